@@ -1,0 +1,20 @@
+"""Shared by every test: one thread each (xdist runs two), and where the development data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+DATA = Path(os.environ.get("DARKROOM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The development data; tests that need it are skipped where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"no development data at {DATA}")
+    return DATA
