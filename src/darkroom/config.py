@@ -1,0 +1,323 @@
+"""Frozen dataclass <-> plain data <-> TOML and JSON. Strict: nothing unknown, nothing coerced.
+
+A field may be bool, int, float, str, Path, Literal, Enum, ``X | None``, ``tuple[X, ...]``,
+``tuple[X, Y]``, ``Mapping[str, X]``, ``Any`` or another dataclass.
+"""
+
+import collections.abc
+import dataclasses
+import difflib
+import enum
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from darkroom.atomic import atomic_write
+from darkroom.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build ``cls`` from plain data, checking every key and every type.
+
+    Args:
+        where: what the data came from (a file name); the error message begins with it.
+
+    Raises:
+        ConfigError: on an unknown key (naming the nearest valid one), a missing key, a value of
+            another type, or whatever ``__post_init__`` refuses with a ValueError.
+    """
+    return _dataclass(cls, data, _Place(where, ""))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data of a dataclass instance, which ``from_dict`` turns back into an equal one."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise ValueError(f"to_dict takes a dataclass instance, got {config!r:.60}")
+    return {
+        field.name: _plain(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if field.init
+    }
+
+
+def from_toml(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
+    """Build ``cls`` from a TOML file, with ``a.b=value`` overrides put on top.
+
+    Raises:
+        ConfigError: when the file is missing, is no TOML, or does not fit ``cls``.
+    """
+    try:
+        data = tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return from_dict(cls, amended(data, overrides), str(path))
+
+
+def from_json(cls: type[T], path: str | Path) -> T:
+    """Build ``cls`` from a JSON file. Raises ConfigError as ``from_toml`` does."""
+    try:
+        data = json.loads(_text(path))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {_kind(data)}")
+    return from_dict(cls, data, str(path))
+
+
+def to_json(config: Any, path: str | Path) -> None:
+    """Write ``config`` as an indented JSON file, atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def to_toml(config: Any) -> str:
+    """``config`` as TOML text. ``None`` has no spelling there: such fields are left out.
+
+    Raises:
+        ConfigError: when a field is None but its default is not, as leaving it out would change it.
+    """
+    _refuse_lost_nones(config, "")
+    return "\n".join(_toml_table(to_dict(config), "")).strip() + "\n"
+
+
+def amended(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """``data`` with ``a.b=value`` assignments; a value is TOML, or else taken as a string."""
+    result = _copied(data)
+    for assignment in overrides:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(
+                f"override {assignment!r}: expected name=value, like optimizer.lr=1e-4"
+            )
+        *tables, leaf = name.strip().split(".")
+        table = result
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"override {assignment!r}: {part} is a value, not a table")
+        try:
+            table[leaf] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[leaf] = text.strip()
+    return result
+
+
+def nearest(name: str, valid: Iterable[str], count: int = 1) -> list[str]:
+    """Up to ``count`` valid names that ``name`` may have been meant to be, the nearest first."""
+    return difflib.get_close_matches(name, list(valid), n=count, cutoff=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where in which file a value stands: makes messages."""
+
+    source: str
+    path: str
+
+    def at(self, name: str | int) -> "_Place":
+        if isinstance(name, int):
+            return _Place(self.source, f"{self.path}[{name}]")
+        return _Place(self.source, f"{self.path}.{name}" if self.path else name)
+
+    def error(self, problem: str) -> ConfigError:
+        return ConfigError(": ".join(part for part in (self.source, self.path, problem) if part))
+
+
+def _dataclass(cls: type[T], data: Any, place: _Place) -> T:
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(f"expected a dataclass, got {cls!r}")
+    if not isinstance(data, Mapping):
+        raise place.error(f"expected a table of {cls.__name__}, found {_kind(data)}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    for key in data:
+        if key not in fields:
+            close = nearest(str(key), fields)
+            hint = f"did you mean {close[0]}?" if close else f"valid: {', '.join(fields)}"
+            raise place.error(f"unknown key {key!r} for {cls.__name__}; {hint}")
+    missing = [name for name, field in fields.items() if name not in data and _required(field)]
+    if missing:
+        raise place.error(f"{cls.__name__} needs {', '.join(missing)}")
+    values = {key: _value(hints[key], value, place.at(key)) for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:  # a __post_init__ that checks ranges
+        raise place.error(str(error)) from None
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _value(hint: Any, value: Any, place: _Place) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _union(arguments, value, place)
+    if origin is typing.Literal:
+        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+            choices = ", ".join(repr(choice) for choice in arguments)
+            raise place.error(f"expected one of {choices}, found {value!r}")
+        return value
+    if origin is tuple or hint is tuple:
+        return _tuple(arguments, value, place)
+    if origin in (dict, collections.abc.Mapping):
+        if not isinstance(value, Mapping):
+            raise place.error(f"expected a table, found {_kind(value)}")
+        return {key: _value(arguments[1], item, place.at(key)) for key, item in value.items()}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else _dataclass(hint, value, place)
+    return _scalar(hint, value, place)
+
+
+def _scalar(hint: Any, value: Any, place: _Place) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float) and isinstance(value, bool):
+        raise place.error(f"expected {_NAMES[hint]}, found {str(value).lower()}")
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is type(None) and value is None:
+        return None
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            choices = ", ".join(repr(member.value) for member in hint)
+            raise place.error(f"expected one of {choices}, found {value!r}") from None
+    if hint not in _NAMES:
+        raise ValueError(f"{place.path}: config.py cannot read fields of type {hint!r}")
+    if not isinstance(value, hint):
+        raise place.error(f"expected {_NAMES[hint]}, found {_kind(value)}")
+    return value
+
+
+def _union(members: Sequence[Any], value: Any, place: _Place) -> Any:
+    problems: list[ConfigError] = []
+    if value is None and type(None) in members:
+        return None
+    exact = [member for member in members if type(value) is member]  # 3 stays an int in int | float
+    for member in (*exact, *members):
+        if member is type(None):
+            continue
+        try:
+            return _value(member, value, place)
+        except ConfigError as error:
+            problems.append(error)
+    if len(members) - (type(None) in members) == 1:
+        raise problems[0]
+    names = " or ".join(
+        _NAMES.get(member, getattr(member, "__name__", str(member))) for member in members
+    )
+    raise place.error(f"expected {names}, found {_kind(value)}")
+
+
+def _tuple(members: Sequence[Any], value: Any, place: _Place) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise place.error(f"expected a list, found {_kind(value)}")
+    if not members:
+        return tuple(value)
+    if len(members) == 2 and members[1] is Ellipsis:
+        members = [members[0]] * len(value)
+    if len(value) != len(members):
+        raise place.error(f"expected {len(members)} values, found {len(value)}")
+    return tuple(
+        _value(member, item, place.at(i))
+        for i, (member, item) in enumerate(zip(members, value, strict=True))
+    )
+
+
+_NAMES: Mapping[Any, str] = types.MappingProxyType(
+    {bool: "true or false", int: "a whole number", float: "a number", str: "a string",
+     Path: "a path", type(None): "nothing"}
+)  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return f"{value!r:.60}"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"{value!r:.60} of type {type(value).__name__} has no plain form")
+
+
+def _copied(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copied(v) if isinstance(v, Mapping) else v for k, v in data.items()}
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
+def _refuse_lost_nones(config: Any, path: str) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None and field.default is not None:
+            raise ConfigError(
+                f"{path}{field.name} is None and its default is not: TOML cannot say it"
+            )
+        if dataclasses.is_dataclass(value):
+            _refuse_lost_nones(value, f"{path}{field.name}.")
+
+
+def _toml_table(data: Mapping[str, Any], name: str) -> Iterable[str]:
+    """Plain values first, then one ``[a.b]`` section per nested table, as TOML demands."""
+    tables = {k: v for k, v in data.items() if isinstance(v, Mapping)}
+    for key, value in data.items():
+        if value is not None and key not in tables:
+            yield f"{_toml_key(key)} = {_toml_value(value)}"
+    for key, value in tables.items():
+        path = f"{name}.{_toml_key(key)}" if name else _toml_key(key)
+        yield from ("", f"[{path}]", *_toml_table(value, path))
+
+
+def _toml_key(key: str) -> str:
+    bare = key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key)
+    return key if bare else _toml_value(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):  # JSON's escapes are TOML's, but TOML also wants DEL escaped
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else str(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(item) for item in value if item is not None) + "]"
+    inner = ", ".join(
+        f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items() if v is not None
+    )
+    return "{" + inner + "}"
