@@ -1,0 +1,99 @@
+"""CLIP's text tower (Radford et al., arXiv:2103.00020): a causal transformer over token ids.
+
+Shapes: B batch, S tokens, C width.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darkroom.nn.attention import Attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    vocabulary: int = 49_408
+    positions: int = 77  # longest sequence, begin and end tokens included
+    channels: int = 768
+    layers: int = 12
+    heads: int = 12
+    hidden: int = 3072  # width of the feed-forward
+    quick_gelu: bool = True  # x * sigmoid(1.702 x), as OpenAI trained; False = exact GELU
+    projection: int = 0  # width of the projected pooled output; 0 = no projection
+    end: int = 49_407  # the token whose feature is the pooled output
+    eps: float = 1e-5
+
+
+CLIP_L = TextConfig()
+OPENCLIP_H = TextConfig(
+    channels=1024, layers=23, heads=16, hidden=4096, quick_gelu=False
+)  # SD 2.x ships it without its last layer
+OPENCLIP_BIGG = TextConfig(
+    channels=1280, layers=32, heads=20, hidden=5120, quick_gelu=False, projection=1280
+)
+
+
+class TextOutput(NamedTuple):
+    """What the tower computes; each conditioning recipe takes what it needs."""
+
+    hidden: tuple[Tensor, ...]  # layers + 1 tensors (B, S, C): the embeddings, then each layer
+    last: Tensor  # (B, S, C): the last one, normalised
+    pooled: Tensor  # (B, C): ``last`` at the first end token
+    projected: Tensor | None  # (B, projection), where the tower has a projection
+
+
+class ClipTextModel(nn.Module):
+    """Token ids to features."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocabulary, config.channels)
+        self.position = nn.Embedding(config.positions, config.channels)
+        self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.channels, eps=config.eps)
+        self.projection = (
+            nn.Linear(config.channels, config.projection, bias=False) if config.projection else None
+        )
+
+    def forward(self, ids: Tensor, embeds: Tensor | None = None) -> TextOutput:
+        """Run the tower.
+
+        Args:
+            ids: (B, S) token ids, with begin and end tokens.
+            embeds: (B, S, C) token embeddings to use in place of those of ``ids`` (textual
+                inversion); positions are still added, and ``ids`` still tell where the end is.
+        """
+        x = self.token(ids) if embeds is None else embeds
+        x = x + self.position.weight[: ids.shape[1]]
+        hidden = [x]
+        for block in self.blocks:
+            x = block(x)
+            hidden.append(x)
+        last = self.norm(x)
+        end = (ids == self.config.end).int().argmax(dim=-1)  # the first one
+        pooled = last[torch.arange(len(ids), device=ids.device), end]
+        projected = None if self.projection is None else self.projection(pooled)
+        return TextOutput(tuple(hidden), last, pooled, projected)
+
+
+class TextBlock(nn.Module):
+    """Causal self-attention and a feed-forward, each normalised before."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.channels, eps=config.eps)
+        self.attention = Attention(config.channels, config.heads, bias=True)
+        self.norm2 = nn.LayerNorm(config.channels, eps=config.eps)
+        self.up = nn.Linear(config.channels, config.hidden)
+        self.down = nn.Linear(config.hidden, config.channels)
+        self.quick_gelu = config.quick_gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x), causal=True)
+        h = self.up(self.norm2(x))
+        h = h * torch.sigmoid(1.702 * h) if self.quick_gelu else F.gelu(h)
+        return x + self.down(h)

@@ -1,0 +1,49 @@
+"""The residual block of the U-Nets and the autoencoder, and their resizing layers."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice, around a skip; the timestep is added in between.
+
+    Args:
+        embed_channels: width of the timestep embedding; None = a block without one.
+        groups: of the two GroupNorms; must divide both channel counts.
+        eps: of the two GroupNorms.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embed_channels: int | None = None,
+        groups: int = 32,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embed = None if embed_channels is None else nn.Linear(embed_channels, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embed: Tensor | None = None) -> Tensor:
+        """(B, in, H, W) and an embedding (B, E) -> (B, out, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.embed is not None and embed is not None:
+            h = h + self.embed(F.silu(embed))[:, :, None, None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Upsample(nn.Module):
+    """Twice as high and wide: nearest neighbour, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
