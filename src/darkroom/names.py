@@ -1,0 +1,34 @@
+"""Names that people type, known without importing torch, and the nearest one to a mistyped one."""
+
+import difflib
+from collections.abc import Iterable
+
+SAMPLER_NAMES = (
+    "ddpm",
+    "ddim",
+    "pndm",
+    "lms",
+    "heun",
+    "euler",
+    "euler_ancestral",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_3m_sde",
+    "unipc",
+    "lcm",
+)
+SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
+DTYPE_NAMES = ("float32", "float16", "bfloat16")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name most like ``name``, or None when none is like it."""
+    lowered = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[close[0]] if close else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """``"; did you mean 'heun'?"`` for the end of a message, or an empty string."""
+    close = nearest(name, names)
+    return f"; did you mean {close!r}?" if close else ""
