@@ -1,0 +1,214 @@
+"""CLIP's byte-pair tokenizer (Radford et al., 2021): lower-cased words, bytes, ranked merges.
+
+Every byte is a token, so no text is unknown to a complete vocabulary.
+"""
+
+import functools
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Self
+
+from tokenizers import AddedToken, decoders
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
+
+from darkroom.atomic import atomic_write
+from darkroom.errors import CheckpointError
+from darkroom.text.byte_pairs import (
+    BOS,
+    EOS,
+    SUFFIX,
+    Merge,
+    byte_letters,
+    clip_vocabulary,
+    encodable,
+    normalizer,
+    splitter,
+)
+from darkroom.text.tokenizer_files import read_folder
+
+_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # from open_clip_torch, MIT; see THIRD_PARTY.md
+_BUILT_IN_SIZE = 49408  # 256 bytes, 256 final bytes, 48,894 merges, two markers
+
+
+class Tokenizer:
+    """Text to token ids and back, without the markers around them. Immutable in use.
+
+    Args:
+        vocab: Id of each token; it must hold the markers ``bos``, ``eos`` and ``pad``.
+        merges: Pairs of tokens in the order in which they are joined.
+        bos: Marker before the text.
+        eos: Marker after the text; also what a character outside the vocabulary becomes.
+        pad: Token that fills a chunk. Stable Diffusion 1 pads with ``eos``, OpenCLIP's towers with
+            ``!`` (id 0). As in transformers, a pad token in a text is that very token.
+        max_length: Tokens in one chunk, both markers included.
+        added: Further tokens that are matched in the text before anything is split.
+
+    Raises:
+        ValueError: A marker is not in ``vocab``, or the merges do not fit it.
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[str, int],
+        merges: Iterable[Merge],
+        *,
+        bos: str | AddedToken = BOS,
+        eos: str | AddedToken = EOS,
+        pad: str | AddedToken | None = None,
+        max_length: int = 77,
+        added: Sequence[AddedToken] = (),
+    ) -> None:
+        markers = [_marker(token) for token in (bos, eos, eos if pad is None else pad)]
+        for marker in markers:
+            if marker.content not in vocab:
+                raise ValueError(
+                    f"the vocabulary of {len(vocab)} tokens lacks the marker {marker.content!r}: "
+                    "add it or name another one"
+                )
+        if max_length < 3:
+            raise ValueError(f"max_length is {max_length}: two markers and a token need 3")
+        self.vocab = dict(vocab)
+        self.merges = tuple((a, b) for a, b in merges)
+        self.max_length = max_length
+        self.bos, self.eos, self.pad = (self.vocab[marker.content] for marker in markers)
+        self._markers = tuple(markers)
+        self._added = tuple(added)
+        self._backend = _backend(self.vocab, list(self.merges), markers, self._added)
+        self._names = {number: token for token, number in self.vocab.items()}
+
+    @classmethod
+    def built_in(cls, pad: str = EOS) -> "Tokenizer":
+        """CLIP's own vocabulary of 49,408 tokens, which ships with Darkroom; read once."""
+        return _built_in(pad)
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> Self:
+        """Open a checkpoint's ``tokenizer/`` folder.
+
+        Args:
+            path: Holds ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``; the markers come
+                from ``tokenizer_config.json`` and ``special_tokens_map.json`` where they exist.
+
+        Raises:
+            CheckpointError: A file is missing, damaged, or not of CLIP's kind.
+        """
+        path = Path(path)
+        try:
+            return cls(**read_folder(path))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, without markers. Any string will do, lone surrogates included."""
+        return self._backend.encode(encodable(text), add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``, normalised: lower case, one space between words, no markers."""
+        markers = {self.bos, self.eos}
+        spelled = "".join(self._names[number] for number in ids if number not in markers)
+        letters = byte_letters()
+        data = bytearray()
+        for part in spelled.split(SUFFIX):
+            for letter in part:
+                byte = letters.get(letter)
+                data.extend(letter.encode() if byte is None else bytes([byte]))
+            data.extend(b" ")
+        return data.decode("utf-8", "replace").strip()
+
+    def token(self, number: int) -> str:
+        """The vocabulary's spelling of one id."""
+        return self._names[number]
+
+    def unknown(self, text: str) -> list[str]:
+        """The pieces of ``text`` for which the vocabulary has no token."""
+        encoding = self._backend.encode(encodable(text), add_special_tokens=False)
+        eos = self._markers[1].content
+        pieces = []
+        for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            piece = encodable(text)[start:end]
+            if number == self.eos and piece.lower() != eos.lower():
+                pieces.append(piece)
+        return pieces
+
+    def __len__(self) -> int:
+        return len(self.vocab)
+
+    def __repr__(self) -> str:
+        pad = self._names[self.pad]
+        return f"Tokenizer({len(self)} tokens, max_length={self.max_length}, pad={pad!r})"
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``folder`` as transformers' CLIPTokenizer opens it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        bos, eos, pad = (marker.content for marker in self._markers)
+        markers = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": eos}
+        config = {
+            "add_prefix_space": False,
+            **markers,
+            "do_lower_case": True,
+            "model_max_length": self.max_length,
+            "tokenizer_class": "CLIPTokenizer",
+        }
+        lines = "\n".join(f"{a} {b}" for a, b in self.merges)
+        files = {
+            "vocab.json": json.dumps(self.vocab, ensure_ascii=False),
+            "merges.txt": f"#version: 0.2\n{lines}\n",
+            "special_tokens_map.json": json.dumps(markers, indent=2),
+            "tokenizer_config.json": json.dumps(config, indent=2),
+        }
+        extra = {token.content: self.vocab[token.content] for token in self._added}
+        if extra:
+            files["added_tokens.json"] = json.dumps(extra, ensure_ascii=False)
+        for name, text in files.items():
+            with atomic_write(folder / name) as file:
+                file.write(text.encode())
+
+
+def _backend(
+    vocab: dict[str, int],
+    merges: list[Merge],
+    markers: list[AddedToken],
+    added: Sequence[AddedToken],
+) -> Backend:
+    try:
+        model = BPE(
+            vocab=vocab,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix=SUFFIX,
+            unk_token=markers[1].content,
+        )
+    except Exception as error:  # the library has no exception type of its own
+        raise ValueError(f"vocabulary and merges do not fit together: {error}") from error
+    backend = Backend(model)
+    backend.normalizer = normalizer()  # pyright: ignore[reportAttributeAccessIssue]
+    backend.pre_tokenizer = splitter()  # pyright: ignore[reportAttributeAccessIssue]
+    backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    backend.add_tokens(list(added))
+    backend.add_special_tokens(markers)
+    return backend
+
+
+def _marker(token: str | AddedToken) -> AddedToken:
+    if isinstance(token, AddedToken):
+        return token
+    return AddedToken(token, special=True, normalized=False)
+
+
+@functools.cache
+def _built_in(pad: str) -> Tokenizer:
+    packed = resources.files("darkroom.text").joinpath(_VOCABULARY).read_bytes()
+    lines = gzip.decompress(packed).decode().split("\n")
+    count = _BUILT_IN_SIZE - 2 * 256 - 2
+    merges = [_pair(line) for line in lines[1 : count + 1]]  # the first line is a version
+    return Tokenizer(clip_vocabulary(merges), merges, pad=pad)
+
+
+def _pair(line: str) -> Merge:
+    first, _, second = line.partition(" ")
+    return first, second

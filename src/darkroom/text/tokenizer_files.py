@@ -1,0 +1,123 @@
+"""A checkpoint's ``tokenizer/`` folder as the arguments of a Tokenizer.
+
+Older folders hold ``vocab.json`` and ``merges.txt``, newer ones ``tokenizer.json``; the markers are
+in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``, each optional.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+
+from darkroom.errors import CheckpointError
+from darkroom.text.byte_pairs import BOS, EOS, SUFFIX, Merge
+
+_DEFAULT_LENGTH = 77
+_LONGEST = 100_000  # transformers writes 1e30 for "no limit"
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """Keyword arguments for ``Tokenizer``.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or not of CLIP's kind.
+    """
+    vocab, merges = _vocabulary(folder)
+    settings = {**_object(folder / "special_tokens_map.json")}
+    config = _object(folder / "tokenizer_config.json")
+    settings.update({key: value for key, value in config.items() if value is not None})
+    markers = {
+        "bos": _added(settings.get("bos_token", BOS)),
+        "eos": _added(settings.get("eos_token", EOS)),
+    }
+    markers["pad"] = _added(settings.get("pad_token") or settings.get("eos_token", EOS))
+    names = {marker.content for marker in markers.values()}
+    added = []
+    for token, number in _added_tokens(folder, config):
+        if vocab.setdefault(token.content, number) != number:
+            raise CheckpointError(
+                f"{folder}: token {token.content!r} has id {vocab[token.content]} in the "
+                f"vocabulary and {number} among the added tokens"
+            )
+        if token.content not in names:
+            added.append(token)
+    length = settings.get("model_max_length", _DEFAULT_LENGTH)
+    if not isinstance(length, int | float) or not 3 <= length <= _LONGEST:
+        length = _DEFAULT_LENGTH
+    return {"vocab": vocab, "merges": merges, **markers, "max_length": int(length), "added": added}
+
+
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        model = _object(whole).get("model")
+        if not isinstance(model, dict) or model.get("end_of_word_suffix") != SUFFIX:
+            raise CheckpointError(
+                f"{whole}: not a tokenizer of CLIP's kind (byte pairs, words end with {SUFFIX})"
+            )
+        vocab, merges = model.get("vocab"), model.get("merges")
+        source = whole
+    else:
+        for name in ("vocab.json", "merges.txt"):
+            if not (folder / name).is_file():
+                raise CheckpointError(
+                    f"{folder}: no {name}; a tokenizer folder holds vocab.json and merges.txt, or "
+                    "tokenizer.json"
+                )
+        vocab, merges = _object(folder / "vocab.json"), _merge_lines(folder / "merges.txt")
+        source = folder
+    if not isinstance(vocab, dict) or not all(
+        isinstance(number, int) and number >= 0 for number in vocab.values()
+    ):
+        raise CheckpointError(f"{source}: the vocabulary must give a whole number for each token")
+    pairs: list[Merge] = []
+    for merge in merges or ():
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise CheckpointError(f"{source}: merge {merge!r} is not a pair of tokens")
+        pairs.append((pair[0], pair[1]))
+    return dict(vocab), pairs
+
+
+def _merge_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as text ({error})") from error
+    return [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _added_tokens(folder: Path, config: dict[str, Any]) -> list[tuple[AddedToken, int]]:
+    """Tokens that the folder adds to the vocabulary, with their ids, in order of id."""
+    found: dict[int, AddedToken] = {}
+    for content, number in _object(folder / "added_tokens.json").items():
+        found[int(number)] = AddedToken(content, normalized=False)
+    for number, entry in (config.get("added_tokens_decoder") or {}).items():
+        found[int(number)] = _added(entry)
+    return [(found[number], number) for number in sorted(found)]
+
+
+def _added(entry: object) -> AddedToken:
+    """A token as the folders write it: a string, or a dictionary with the rules of its match."""
+    if isinstance(entry, str):
+        return AddedToken(entry, special=True, normalized=False)
+    if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+        rules = {key: bool(entry.get(key, False)) for key in ("single_word", "lstrip", "rstrip")}
+        return AddedToken(
+            entry["content"], **rules, normalized=bool(entry.get("normalized", True)), special=True
+        )
+    raise CheckpointError(f"token {entry!r} is neither a string nor an object with 'content'")
