@@ -15,7 +15,6 @@ from darkroom.config import (
     from_dict,
     from_json,
     from_toml,
-    nearest,
     to_dict,
     to_json,
     to_toml,
@@ -184,8 +183,3 @@ def test_mistakes_of_the_programmer():
 
     with pytest.raises(ValueError, match="cannot read fields"):
         from_dict(Odd, {"value": 1})
-
-
-def test_nearest():
-    assert nearest("dpmp_2m", ["dpmpp_2m", "euler", "ddim"]) == ["dpmpp_2m"]
-    assert nearest("zzz", ["euler"]) == []

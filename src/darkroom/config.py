@@ -6,7 +6,6 @@ A field may be bool, int, float, str, Path, Literal, Enum, ``X | None``, ``tuple
 
 import collections.abc
 import dataclasses
-import difflib
 import enum
 import json
 import math
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from darkroom.atomic import atomic_write
 from darkroom.errors import ConfigError
+from darkroom.names import nearest
 
 T = TypeVar("T")
 
@@ -109,11 +109,6 @@ def amended(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
     return result
 
 
-def nearest(name: str, valid: Iterable[str], count: int = 1) -> list[str]:
-    """Up to ``count`` valid names that ``name`` may have been meant to be, the nearest first."""
-    return difflib.get_close_matches(name, list(valid), n=count, cutoff=0.5)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Place:
     """Where in which file a value stands: makes messages."""
@@ -140,7 +135,7 @@ def _dataclass(cls: type[T], data: Any, place: _Place) -> T:
     for key in data:
         if key not in fields:
             close = nearest(str(key), fields)
-            hint = f"did you mean {close[0]}?" if close else f"valid: {', '.join(fields)}"
+            hint = f"did you mean {close}?" if close else f"valid: {', '.join(fields)}"
             raise place.error(f"unknown key {key!r} for {cls.__name__}; {hint}")
     missing = [name for name, field in fields.items() if name not in data and _required(field)]
     if missing:
