@@ -1,0 +1,304 @@
+r"""A1111's prompt language, as text in and data out; nothing here knows tokens or tensors.
+
+    (a)  (a:1.3)  [a]          a counts 1.1, 1.3 or 1/1.1 times as much; brackets nest
+    [from:to:when]             one text up to step ``when``, another from there on
+    [to:when]  [from::when]    the same with nothing before, or nothing after
+    [a|b]                      a and b in turn, step by step
+    BREAK                      what follows starts a new chunk
+    a AND b:0.7                two prompts, each guiding with its weight
+    <lora:name:0.8>            a request for a LoRA; <lora:name:te:unet> weighs its halves apart
+    \( \) \[ \] \: \| \\       the character itself
+
+No string is an error: what does not fit the grammar is text. Everything runs in linear time and
+without recursion, so neither long nor deep prompts can stall it.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ROUND, SQUARE = 1.1, 1 / 1.1
+LARGEST_WEIGHT = 1e6  # deeper nesting stops here, so no weight is ever infinite
+
+# Possessive quantifiers (++ *+ ?+): no backtracking, hence linear.
+_NUMBER = r"[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
+_IS_NUMBER = re.compile(rf"\s*+({_NUMBER})\s*+")
+_CLOSE = rf":\s*+(?P<weight>{_NUMBER})\s*+\)"
+_NOT_CLOSE = rf":(?!\s*+{_NUMBER}\s*+\))"
+_EMPHASIS = re.compile(rf"[()\[\]]|{_CLOSE}|(?:[^\\()\[\]:]++|\\.|\\\Z|{_NOT_CLOSE})++", re.DOTALL)
+_SCHEDULE = re.compile(r"[()\[\]:|]|(?:[^\\()\[\]:|]++|\\.|\\\Z)++", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_BREAK = re.compile(r"(?<!\\)\bBREAK\b")
+_AND = re.compile(r"\bAND\b")
+_LORA = re.compile(r"<(?:lora|lyco):([^<>]++)>")
+
+
+class Piece(NamedTuple):
+    """A run of text with one weight."""
+
+    text: str
+    weight: float
+
+
+BREAK = Piece("BREAK", -1.0)  # compared by identity
+
+
+class Subprompt(NamedTuple):
+    """One side of an AND."""
+
+    text: str
+    weight: float
+
+
+class LoraRequest(NamedTuple):
+    """``<lora:name:...>`` in a prompt: a wish that the caller of the encoder carries out."""
+
+    name: str
+    unet: float
+    text: float
+    source: str  # the tag as it was written
+
+
+def parse_emphasis(text: str) -> list[Piece]:
+    r"""Runs of text with their weights, and BREAK where a chunk ends.
+
+    ``\`` makes the next character literal. Brackets that are never closed reach to the end; a
+    closing bracket that was never opened is text.
+
+    Returns:
+        At least one piece; neighbours differ in weight.
+    """
+    tokens = list(_EMPHASIS.finditer(text))
+    factors, closers = _match_brackets(tokens)
+    products = {"(": [1.0], "[": [1.0]}
+    runs: list[tuple[list[str], float]] = []  # the words of a run, and their weight
+    for index, match in enumerate(tokens):
+        token = match.group()
+        if index in factors:
+            product = products[token]
+            product.append(_limited(product[-1] * factors[index]))
+        elif index in closers:
+            products[closers[index]].pop()
+        else:
+            _append(runs, token, _limited(products["("][-1] * products["["][-1]))
+    pieces = [Piece("".join(words), weight) if words else BREAK for words, weight in runs]
+    return pieces or [Piece("", 1.0)]
+
+
+def format_emphasis(pieces: Iterable[Piece]) -> str:
+    """Pieces in the language: parsing the result gives ``pieces`` again."""
+    written = []
+    for piece in pieces:
+        if piece is BREAK:
+            written.append(" BREAK ")
+            continue
+        text = re.sub(r"([\\()\[\]]|\bBREAK\b)", r"\\\1", piece.text)
+        written.append(text if piece.weight == 1 else f"({text}:{piece.weight!r})")
+    return "".join(written)
+
+
+def sections(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    """``pieces`` cut at each BREAK."""
+    result: list[list[Piece]] = [[]]
+    for piece in pieces:
+        if piece is BREAK:
+            result.append([])
+        else:
+            result[-1].append(piece)
+    return result
+
+
+def parse_schedule(text: str, steps: int) -> list[tuple[int, str]]:
+    """Resolve ``[from:to:when]`` and ``[a|b]`` for a run of so many steps.
+
+    ``when`` with a point is a fraction of ``steps``, otherwise a step. Emphasis stays in the text.
+
+    Returns:
+        ``(until, text)`` in order: the text holds up to and with step ``until``, counted from 1.
+        The last ``until`` is ``steps``.
+
+    Raises:
+        ValueError: ``steps`` is less than 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: at least 1 is needed")
+    tokens = _SCHEDULE.findall(text)
+    choices = _choices(tokens)
+    whens = {index: _step(choice.when, steps) for index, choice in choices.items() if choice.when}
+    untils = {steps, *(when for when in whens.values() if when >= 1)}
+    if len(whens) < len(choices):
+        untils.update(range(1, steps + 1))
+    return [(until, "".join(_at_step(tokens, choices, whens, until))) for until in sorted(untils)]
+
+
+def parse_parts(text: str) -> list[Subprompt]:
+    """Split at AND; each side may end in ``: weight``. A prompt without AND is one part."""
+    sides = _AND.split(text)
+    if len(sides) == 1:
+        return [Subprompt(text, 1.0)]
+    return [_weighted(side) for side in sides]
+
+
+def extract_loras(text: str) -> tuple[str, list[LoraRequest]]:
+    """Take the LoRA tags out of a prompt; a tag that cannot be read stays in the text."""
+    requests: list[LoraRequest] = []
+
+    def take(match: re.Match[str]) -> str:
+        request = _lora(match)
+        if request is None:
+            return match.group()
+        requests.append(request)
+        return ""
+
+    return _LORA.sub(take, text), requests
+
+
+def unreadable_tags(text: str) -> list[str]:
+    """The LoRA tags of a prompt that ``extract_loras`` leaves as words."""
+    return [match.group() for match in _LORA.finditer(text) if _lora(match) is None]
+
+
+def _match_brackets(tokens: Sequence[re.Match[str]]) -> tuple[dict[int, float], dict[int, str]]:
+    """The factor of each opening bracket, and the opening character of each closing one."""
+    factors: dict[int, float] = {}
+    closers: dict[int, str] = {}
+    waiting: dict[str, list[int]] = {"(": [], "[": []}  # round and square do not mind each other
+    for index, match in enumerate(tokens):
+        token = match.group()
+        if token in ("(", "["):
+            factors[index] = ROUND if token == "(" else SQUARE
+            waiting[token].append(index)
+        elif token == "]" and waiting["["]:
+            waiting["["].pop()
+            closers[index] = "["
+        elif (token == ")" or match["weight"]) and waiting["("]:
+            opened = waiting["("].pop()
+            closers[index] = "("
+            if match["weight"]:
+                factors[opened] = float(match["weight"])
+    return factors, closers
+
+
+def _limited(weight: float) -> float:
+    return max(-LARGEST_WEIGHT, min(LARGEST_WEIGHT, weight))
+
+
+def _append(runs: list[tuple[list[str], float]], token: str, weight: float) -> None:
+    parts = _BREAK.split(token) if "BREAK" in token else [token]
+    for position, part in enumerate(parts):
+        if position > 0:
+            _trim(runs)
+            runs.append(([], -1.0))
+        if "\\" in part:
+            part = _ESCAPE.sub(r"\1", part)
+        if runs and not runs[-1][0]:
+            part = part.lstrip()  # no white space after a BREAK
+        if part and runs and runs[-1][0] and runs[-1][1] == weight:
+            runs[-1][0].append(part)
+        elif part:
+            runs.append(([part], weight))
+
+
+def _trim(runs: list[tuple[list[str], float]]) -> None:
+    """No white space before a BREAK."""
+    while runs and runs[-1][0]:
+        words, weight = runs.pop()
+        text = "".join(words).rstrip()
+        if text:
+            runs.append(([text], weight))
+            return
+
+
+@dataclass
+class _Choice:
+    """A bracket whose content depends on the step. Numbers are positions in the tokens."""
+
+    arms: list[tuple[int, int]]  # first and past-the-last token of each text
+    close: int
+    when: str = ""  # as written; empty for an alternation
+
+
+@dataclass
+class _Open:
+    start: int
+    colons: list[int] = field(default_factory=list)
+    bars: list[int] = field(default_factory=list)
+
+
+def _choices(tokens: Sequence[str]) -> dict[int, _Choice]:
+    """The scheduled and alternating brackets, by the position of their opening bracket."""
+    found: dict[int, _Choice] = {}
+    waiting: list[_Open] = []
+    for index, token in enumerate(tokens):
+        if token in ("(", "["):
+            waiting.append(_Open(index))
+        elif token in (")", "]"):
+            if not waiting or tokens[waiting[-1].start] != ("(" if token == ")" else "["):
+                waiting.clear()  # nothing open around a stray bracket can be balanced
+                continue
+            bracket = waiting.pop()
+            choice = _choice(tokens, bracket, index) if token == "]" else None
+            if choice is not None:
+                found[bracket.start] = choice
+        elif waiting and token == ":":
+            waiting[-1].colons.append(index)
+        elif waiting and token == "|":
+            waiting[-1].bars.append(index)
+    return found
+
+
+def _choice(tokens: Sequence[str], bracket: _Open, close: int) -> _Choice | None:
+    colons = bracket.colons
+    first = bracket.start + 1
+    if 1 <= len(colons) <= 2 and close - colons[-1] == 2:
+        when = _IS_NUMBER.fullmatch(tokens[close - 1])
+        if when is not None:
+            after = (first if len(colons) == 1 else colons[0] + 1, colons[-1])
+            before = (first, first if len(colons) == 1 else colons[0])
+            return _Choice([before, after], close, when[1])
+    if bracket.bars:
+        edges = [bracket.start, *bracket.bars, close]
+        return _Choice([(a + 1, b) for a, b in itertools.pairwise(edges)], close)
+    return None
+
+
+def _step(when: str, steps: int) -> int:
+    value = float(when) * (steps if "." in when else 1)
+    return int(max(0.0, min(float(steps), value)))
+
+
+def _at_step(
+    tokens: Sequence[str], choices: dict[int, _Choice], whens: dict[int, int], step: int
+) -> Iterator[str]:
+    spans = [(0, len(tokens))]  # what is left to read, outermost first
+    while spans:
+        index, end = spans.pop()
+        while index < end:
+            choice = choices.get(index)
+            if choice is None:
+                yield tokens[index]
+                index += 1
+                continue
+            arm = (step - 1) % len(choice.arms) if not choice.when else int(step > whens[index])
+            spans.append((choice.close + 1, end))
+            index, end = choice.arms[arm]
+
+
+def _weighted(side: str) -> Subprompt:
+    text, colon, tail = side.rpartition(":")
+    number = _IS_NUMBER.fullmatch(tail) if colon else None
+    if number is None:
+        return Subprompt(side.strip(), 1.0)
+    return Subprompt(text.strip(), _limited(float(number[1])))
+
+
+def _lora(match: re.Match[str]) -> LoraRequest | None:
+    name, *values = match[1].split(":")
+    numbers = [_IS_NUMBER.fullmatch(value) for value in values]
+    weights = [_limited(float(number[1])) for number in numbers if number is not None]
+    if not name.strip() or len(weights) != len(values) or len(weights) > 2:
+        return None
+    text = weights[0] if weights else 1.0
+    return LoraRequest(name.strip(), weights[-1] if weights else 1.0, text, match.group())
