@@ -1,0 +1,44 @@
+"""Darkroom: generate, edit, control, segment, search and train with latent-diffusion models.
+
+    import darkroom as dr
+    model = dr.load("emoji")
+    pictures = dr.develop(model, "a red fox", dr.Guidance(7.5), seeds=[7])
+
+Importing costs nothing: each name is fetched from its module when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darkroom.errors import DarkroomError
+    from darkroom.generation.generate import develop, generate
+    from darkroom.generation.guidance import Guidance
+    from darkroom.generation.image import ImageToImage
+    from darkroom.weights.load import load
+    from darkroom.weights.save import save
+
+__version__ = "0.1.0"
+__all__ = ["DarkroomError", "Guidance", "ImageToImage", "develop", "generate", "load", "save"]
+
+_HOMES = {
+    "DarkroomError": "errors",
+    "Guidance": "generation.guidance",
+    "ImageToImage": "generation.image",
+    "develop": "generation.generate",
+    "generate": "generation.generate",
+    "load": "weights.load",
+    "save": "weights.save",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'darkroom' has no attribute {name!r}")
+    value = getattr(import_module(f"darkroom.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
