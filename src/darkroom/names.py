@@ -19,6 +19,7 @@ SAMPLER_NAMES = (
 )
 SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
+DEVICE_NAMES = ("cpu", "cuda", "mps")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

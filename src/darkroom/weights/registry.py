@@ -1,7 +1,7 @@
 """The models a user has named: where each lies, its size and its SHA-256.
 
-One JSON file, ``models.json`` in ``home()``, written atomically. Files are kept by reference: adding a
-model copies nothing and removing one deletes nothing. Nothing here imports torch.
+One JSON file, ``models.json`` in ``home()``, written atomically. Files stay where they are: adding
+a model copies nothing and removing one deletes nothing. No torch is imported.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Hashed:
-    """Progress of hashing: ``done`` of ``total`` bytes; ``sha256`` is set when ``file`` is finished."""
+    """``done`` of ``total`` bytes are hashed; ``sha256`` is set when ``file`` is finished."""
 
     file: str
     done: int
@@ -94,6 +94,32 @@ def registered() -> dict[str, Registered]:
 def find(name: str) -> Registered | None:
     """The model registered under ``name``, or None."""
     return registered().get(name)
+
+
+def model_folders() -> list[Path]:
+    """Where models are known by file name: ``DARKROOM_MODELS`` (several), ``home()/models``."""
+    given = os.environ.get("DARKROOM_MODELS", "").split(os.pathsep)
+    return [*(Path(folder).expanduser() for folder in given if folder), home() / "models"]
+
+
+def resolve(name: str) -> Path | None:
+    """Where a name leads: a registered model, else a file or folder of that name in a model folder.
+
+    Raises:
+        CheckpointError: a registered file has gone or changed its size.
+    """
+    if entry := find(name):
+        if problems := size_problems(entry):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise CheckpointError(
+                f"model {name!r}: {problems[0]}{more}; put it back, or "
+                f"`darkroom models remove {name}` and add it again"
+            )
+        return entry.path
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        return None
+    paths = (folder / name for folder in model_folders())
+    return next((path for path in paths if path.exists()), None)
 
 
 def files_of(path: Path) -> dict[str, Path]:
@@ -167,9 +193,7 @@ def register(
             f"`darkroom models remove {name}` first"
         )
     added = datetime.now(UTC).isoformat(timespec="seconds")
-    models[name] = Registered(
-        name=name, path=path, source=source, added=added, files=dict(stamps)
-    )
+    models[name] = Registered(name=name, path=path, source=source, added=added, files=dict(stamps))
     _write(models)
     return models[name]
 
@@ -192,7 +216,7 @@ def remove(name: str) -> Registered:
 
 
 def size_problems(entry: Registered) -> list[str]:
-    """What a look at names and sizes alone finds wrong, one line each; cheap enough for every load."""
+    """What names and sizes alone show to be wrong, one line each; cheap enough for every load."""
     problems = []
     for file, stamp in entry.files.items():
         path = entry.locate(file)

@@ -1,0 +1,71 @@
+"""``darkroom doctor``: the machine, the installation, the models, and what to do about problems."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from darkroom.app.outcome import EXIT_CODES, Answer
+from darkroom.app.terminal import bytes_text, paint, show
+
+EXAMPLES = """Examples:
+
+darkroom doctor
+
+darkroom doctor --json
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("doctor", epilog=EXAMPLES + "\n" + EXIT_CODES)(doctor)
+
+
+def doctor(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Say what this machine offers, what is installed, and what to do about problems.
+
+    Ends with 0 when Darkroom is usable here, with 1 when it is not.
+    """
+    from darkroom.app.doctor import examine
+
+    answer: Answer = ctx.obj
+    answer.fields |= examine()
+    if not json:
+        _print(answer.fields)
+    if not answer.fields["usable"]:
+        raise typer.Exit(1)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    torch, processor = facts["torch"], facts["processor"]
+    lines = {
+        "darkroom": f"{facts['darkroom']}, Python {facts['python']}, {facts['system']}",
+        "processor": f"{processor['model']}, {processor['cores']} cores usable",
+    }
+    if torch:
+        build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
+        lines["torch"] = (
+            f"{torch['version']} ({build}), {torch['threads']} threads, {torch['cpu_capability']}"
+        )
+        lines["devices"] = "; ".join(f"{d['name']}: {d['what']}" for d in torch["devices"])
+        lines["default"] = f"{torch['default_device']}, {torch['default_dtype']}"
+    if memory := facts["memory"]:
+        lines["memory"] = (
+            f"{bytes_text(memory['available'])} available of {bytes_text(memory['total'])}"
+        )
+    for name, place in facts["disk"].items():
+        lines[f"disk ({name})"] = f"{bytes_text(place['free'])} free at {place['path']}"
+    lines["extras"] = ", ".join(
+        f"{name} {'yes' if here else 'no'}" for name, here in facts["extras"].items()
+    )
+    lines["models"] = ", ".join(model["name"] for model in facts["models"]) or "none"
+    for name, text in lines.items():
+        show(f"{paint(f'{name:14}', 'bold', sys.stdout)} {text}")
+    for problem in facts["problems"]:
+        word = paint("problem" if problem["fatal"] else "note", "yellow", sys.stdout)
+        show(f"{word}: {problem['what']}")
+        show(f"  do: {problem['remedy']}")
+    show("usable" if facts["usable"] else "not usable")

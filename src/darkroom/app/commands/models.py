@@ -1,0 +1,232 @@
+"""``darkroom models``: list, add, pull, remove, verify."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from darkroom.app import values
+from darkroom.app.outcome import EXIT_CODES, Answer
+from darkroom.app.progress import Progress
+from darkroom.app.terminal import bytes_text, say, show, table
+from darkroom.errors import CheckpointError, ConfigError, ModelNotFoundError
+
+app = typer.Typer(
+    help="List the models on this machine, name them, bring them, check them.",
+    epilog="Examples:\n\ndarkroom models list\n\ndarkroom models add ~/models/v1-5.safetensors "
+    f"--name sd15\n\ndarkroom models pull hf:owner/name\n\n{EXIT_CODES}",
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+)
+JSON = typer.Option("--json", help="One JSON object on stdout.")
+NAME = typer.Option(metavar="NAME", help="What to call it. Default: from the file or repository.")
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Register the verb group."""
+    parent.add_typer(app, name="models")
+
+
+@app.callback()
+def models(ctx: typer.Context) -> None:
+    """List the models on this machine, name them, bring them, check them."""
+    if ctx.invoked_subcommand is None:
+        list_models(ctx)
+
+
+@app.command("list", epilog=f"Example: darkroom models list --json\n\n{EXIT_CODES}")
+def list_models(ctx: typer.Context, json: Annotated[bool, JSON] = False) -> None:
+    """Show every model that --model opens: built in, added, in folders, in the cache."""
+    from darkroom.app.found import found_models
+
+    answer: Answer = ctx.obj
+    found = found_models()
+    answer.fields["models"] = [model.plain() for model in found]
+    if json:
+        return
+    if found:
+        table(
+            ("NAME", "WHERE", "SIZE", "PATH"),
+            [(m.name, m.place, bytes_text(m.size), str(m.path)) for m in found],
+        )
+    else:
+        say("no model is here; bring one: `darkroom models add PATH` or `pull hf:owner/name`")
+    for model in found:
+        for problem in model.problems:
+            say(f"{model.name}: {problem}", "yellow")
+
+
+@app.command(
+    epilog=f"Example: darkroom models add ~/models/dreamy.safetensors --name dreamy\n\n{EXIT_CODES}"
+)
+def add(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A checkpoint file or a diffusers folder.")],
+    name: Annotated[str | None, NAME] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Give a model a name. The file stays where it is; its size and SHA-256 are recorded."""
+    from darkroom.weights.registry import Stamp, check_name, files_of, hash_files, register
+
+    answer: Answer = ctx.obj
+    path = path.expanduser().absolute()
+    files = files_of(path)
+    name = _free_name(check_name(name or _name_from(path)))
+    stamps = {}
+    with Progress("hashing", sum(f.stat().st_size for f in files.values()), "bytes") as bar:
+        for hashed in hash_files(files):
+            bar.advance(hashed.done - bar.done)
+            if hashed.sha256:
+                stamps[hashed.file] = Stamp(files[hashed.file].stat().st_size, hashed.sha256)
+    entry = register(name, path, stamps)
+    answer.fields |= {"name": name, "path": str(path), "size": entry.size, "files": len(stamps)}
+    say(f"added {name}: {bytes_text(entry.size)} at {path}")
+    say(f'use it: darkroom generate "..." --model {name}')
+
+
+@app.command(
+    epilog="Examples:\n\ndarkroom models pull hf:stable-diffusion-v1-5/stable-diffusion-v1-5 "
+    f"--variant fp16\n\ndarkroom models pull sd15\n\n{EXIT_CODES}"
+)
+def pull(
+    ctx: typer.Context,
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="hf:OWNER/NAME[@REV][:FILE]",
+            help="A repository, one file of it, or a known alias.",
+        ),
+    ],
+    name: Annotated[str | None, NAME] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Prefer this form of the weights, such as fp16."),
+    ] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Download a public model from the Hugging Face hub, check its hashes and name it.
+
+    Run it again after an interruption: it goes on where it stopped.
+    """
+    from darkroom.weights import pull as hub
+    from darkroom.weights.catalog import lookup
+    from darkroom.weights.locate import parse_remote
+    from darkroom.weights.registry import check_name
+
+    answer: Answer = ctx.obj
+    known = lookup(spec)
+    remote = parse_remote(known.name if known else spec)
+    known = known or lookup(remote.repository)
+    if known:
+        remote = replace(remote, repository=known.name)
+        say(f"{known.name}: licence {known.licence}{f'; {known.note}' if known.note else ''}")
+    stem = remote.repository.rpartition("/")[2]
+    if remote.file:
+        stem = Path(remote.file).stem
+    elif known and known.short:
+        stem = known.short[0]
+    name = check_name(name or stem)
+    plan = hub.plan(remote, variant)
+    say(f"{plan.source}: {len(plan.files)} files, {bytes_text(plan.size)}")
+    with Progress("pulling", plan.size, "bytes") as bar:
+        for progress in hub.pull(plan):
+            bar.advance(progress.done - bar.done, progress.file)
+    entry = hub.record(plan, name)
+    answer.fields |= {
+        "name": name,
+        "path": str(entry.path),
+        "source": plan.source,
+        "size": plan.size,
+        "files": [f.path for f in plan.files],
+        "licence": known.licence if known else None,
+    }
+    say(f'pulled {name}; use it: darkroom generate "..." --model {name}')
+
+
+@app.command(epilog=f"Example: darkroom models remove dreamy\n\n{EXIT_CODES}")
+def remove(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(autocompletion=values.complete_registered, help="A name you gave.")
+    ],
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Forget a name. The files stay where they are."""
+    from darkroom.weights import registry
+
+    entry = registry.remove(name)
+    ctx.obj.fields |= {"name": name, "path": str(entry.path)}
+    say(f"removed the name {name}; its files stay at {entry.path}")
+
+
+@app.command(epilog=f"Example: darkroom models verify dreamy\n\n{EXIT_CODES}")
+def verify(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            autocompletion=values.complete_registered, help="Names you gave. Default: all."
+        ),
+    ] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Read every byte of the named models and compare with what was recorded.
+
+    Ends with 3 when a file is missing or changed.
+    """
+    from darkroom.names import did_you_mean
+    from darkroom.weights.registry import hash_files, registered, size_problems
+
+    answer: Answer = ctx.obj
+    known = registered()
+    for name in names or ():
+        if name not in known:
+            raise ModelNotFoundError(
+                f"no model is registered as {name!r}{did_you_mean(name, known)}; "
+                "only names from `models add` and `models pull` can be verified"
+            )
+    chosen = [known[name] for name in names or known]
+    answer.fields["models"] = {}
+    bad = 0
+    for entry in chosen:
+        problems = size_problems(entry)
+        if not problems:
+            files = {file: entry.locate(file) for file in entry.files}
+            with Progress(f"verifying {entry.name}", entry.size, "bytes") as bar:
+                for hashed in hash_files(files):
+                    bar.advance(hashed.done - bar.done)
+                    stamp = entry.files[hashed.file]
+                    if hashed.sha256 not in (None, stamp.sha256):
+                        problems.append(
+                            f"{files[hashed.file]}: SHA-256 {hashed.sha256[:12]}..., "
+                            f"expected {stamp.sha256[:12]}..."
+                        )
+        answer.fields["models"][entry.name] = {"path": str(entry.path), "problems": problems}
+        bad += bool(problems)
+        if not json:
+            show(f"{entry.name}: {'; '.join(problems) or 'as recorded'}")
+    if not chosen:
+        say("no model is registered; `darkroom models add PATH` registers one")
+    if bad:
+        raise CheckpointError(
+            f"{bad} of {len(chosen)} models are not what was recorded; bring the files back, or "
+            "remove the names and add them again"
+        )
+
+
+def _name_from(path: Path) -> str:
+    """A name for a file or folder: its own, with odd characters as dashes."""
+    import re
+
+    stem = path.name if path.is_dir() else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
+
+
+def _free_name(name: str) -> str:
+    """``name``, unless it is a built-in model's."""
+    from darkroom.app.found import found_models
+
+    if any(model.name == name and model.place == "built-in" for model in found_models()):
+        raise ConfigError(f"model name {name!r} is a built-in model's; give another with --name")
+    return name

@@ -1,0 +1,113 @@
+"""Names of output files, and putting files there without ever replacing one."""
+
+import contextlib
+import errno
+import os
+import re
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.atomic import sync_folder
+from darkroom.errors import DarkroomError
+
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+NUMBERED = re.compile(r"(\d{5,})-")
+
+
+def slug(text: str) -> str:
+    """At most 60 of [a-z0-9-], made from the words of ``text``; may be empty."""
+    plain = unicodedata.normalize("NFKD", text[:1000]).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", plain)
+    return "-".join(words)[:60].strip("-")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where pictures go: into ``folder`` by number, slug and seed; or to the one ``file``."""
+
+    folder: Path
+    file: str = ""  # a file name with a suffix of SUFFIXES, or empty
+    suffix: str = ".png"
+
+    def save(self, data: bytes, prompt: str, seed: int) -> Path:
+        """Write one picture under the next free name, whole or not at all.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = self._next_number()
+        while True:
+            path = self.folder / self._name(number, prompt, seed)
+            try:
+                write_new(path, data)
+                return path
+            except FileExistsError:  # taken, perhaps this moment by another process
+                number += 1
+
+    def _name(self, number: int, prompt: str, seed: int) -> str:
+        if self.file:
+            stem, suffix = os.path.splitext(self.file)
+            return self.file if number == 1 else f"{stem}-{number}{suffix}"
+        parts = (f"{number:05}", slug(prompt), str(seed))
+        return "-".join(part for part in parts if part) + self.suffix
+
+    def _next_number(self) -> int:
+        if self.file:
+            return 1
+        numbers = (NUMBERED.match(entry.name) for entry in os.scandir(self.folder))
+        return max((int(match[1]) for match in numbers if match), default=0) + 1
+
+
+def output(where: str) -> Output:
+    """What ``--out`` says: a folder, or a file if it ends in a picture's suffix."""
+    path = Path(where).expanduser()
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        return Output(path.parent, path.name, path.suffix.lower())
+    return Output(path)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet; it appears whole, in one moment, or not at all.
+
+    Raises:
+        FileExistsError: there is something at ``path``.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    handle, temporary = tempfile.mkstemp(prefix=".darkroom-", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise _with_space(error, path, len(data)) from None
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        try:
+            os.link(temporary, path)  # unlike a rename, this refuses to replace a file
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            os.rename(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    sync_folder(path.parent)
+
+
+def _with_space(error: OSError, path: Path, size: int) -> Exception:
+    if error.errno != errno.ENOSPC:
+        return error
+    import shutil
+
+    free = shutil.disk_usage(path.parent).free
+    return DarkroomError(
+        f"{path}: the disk is full: {size:,} bytes needed, {free:,} free; "
+        "free some space or choose another --out"
+    )

@@ -1,0 +1,69 @@
+"""What is loaded: models, for as long as the session lives. A session is passed, never global."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from darkroom.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from darkroom.diffusion.latent_diffusion import LatentDiffusion
+
+Key = tuple[str, str | None, str | None]  # name, dtype, device
+
+
+@dataclass
+class Session:
+    """Loads each model once."""
+
+    models: dict[Key, "LatentDiffusion"] = field(default_factory=dict)
+
+    def model(
+        self, name: str, dtype: str | None = None, device: str | None = None
+    ) -> "LatentDiffusion":
+        """The model called ``name``, loaded now or before.
+
+        Raises:
+            DarkroomError: it cannot be found, read or placed on the device.
+        """
+        key = (name, dtype, device)
+        if key not in self.models:
+            from darkroom.weights.load import load
+
+            self.models[key] = load(name, dtype=dtype, device=usable_device(device))
+        return self.models[key]
+
+
+def usable_device(device: str | None) -> str | None:
+    """``device`` if this machine has it; imports torch.
+
+    Raises:
+        ModelNotFoundError: it has not.
+    """
+    if device is None or device == "cpu":
+        return device
+    import torch
+
+    kind, _, number = device.partition(":")
+    backend = torch.cuda if kind == "cuda" else torch.backends.mps
+    count = torch.cuda.device_count() if kind == "cuda" else int(backend.is_available())
+    if not backend.is_available() or int(number or 0) >= count:
+        raise ModelNotFoundError(
+            f"device {device!r} is not on this machine ({count} of its kind); "
+            "use --device cpu, and see `darkroom doctor`"
+        )
+    return device
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that leads nowhere, before torch is imported and without the network.
+
+    Raises:
+        ModelNotFoundError: it is no model on this machine, no path and no public name.
+    """
+    from darkroom.weights.catalog import lookup
+    from darkroom.weights.locate import locate, parse_remote
+
+    if name.startswith("hf:"):
+        parse_remote(name)
+    elif not lookup(name):
+        locate(name)

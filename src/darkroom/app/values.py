@@ -1,0 +1,182 @@
+"""From what people type to values, before anything is loaded; and completion of names. No torch."""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+from darkroom.errors import ModelNotFoundError
+from darkroom.names import (
+    DEVICE_NAMES,
+    DTYPE_NAMES,
+    SAMPLER_NAMES,
+    SPACING_NAMES,
+    did_you_mean,
+)
+
+SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
+LARGEST = 16384  # pixels of a side
+
+
+def size(text: str) -> tuple[int, int]:
+    """'768x512' (width x height, as people write it) -> (512, 768), (height, width)."""
+    match = SIZE.fullmatch(text.strip())
+    if not match:
+        raise typer.BadParameter(f"{text!r}: expected WIDTHxHEIGHT in pixels, such as 512x768")
+    width, height = int(match[1]), int(match[2])
+    for what, pixels in (("width", width), ("height", height)):
+        if not 8 <= pixels <= LARGEST:
+            raise typer.BadParameter(f"{what} {pixels}: expected 8 to {LARGEST} pixels")
+        if pixels % 8:
+            near = max(8, 8 * round(pixels / 8))
+            raise typer.BadParameter(
+                f"{what} {pixels} is no multiple of 8; the nearest that is: {near}"
+            )
+    return height, width
+
+
+def sampler(text: str) -> str:
+    """One of SAMPLER_NAMES."""
+    return _known(text, "sampler", SAMPLER_NAMES)
+
+
+def spacing(text: str) -> str:
+    """One of SPACING_NAMES."""
+    return _known(text, "spacing", SPACING_NAMES)
+
+
+def dtype(text: str) -> str:
+    """One of DTYPE_NAMES."""
+    return _known(text, "dtype", DTYPE_NAMES)
+
+
+def device(text: str) -> str:
+    """'cpu', 'cuda', 'cuda:1' or 'mps'; whether it is there is seen when torch is."""
+    kind, _, number = text.partition(":")
+    if kind not in DEVICE_NAMES or (text != kind and not number.isdigit()):
+        raise typer.BadParameter(
+            f"no device {text!r}{did_you_mean(kind, DEVICE_NAMES)}; known: {' '.join(DEVICE_NAMES)}"
+        )
+    return text
+
+
+def guidance(text: str) -> float:
+    """A finite scale from 0 to 100."""
+    return _number(text, 0, 100, "from 0 to 100; 1 switches guidance off")
+
+
+def strength(text: str) -> float:
+    """Above 0, at most 1."""
+    value = _number(text, 0, 1, "above 0 and at most 1")
+    if value == 0:
+        raise typer.BadParameter(f"{text}: expected a number above 0 and at most 1")
+    return value
+
+
+def lora(text: str) -> tuple[str, float]:
+    """'name:0.8' -> ('name', 0.8); the weight is 1 when left out."""
+    name, colon, weight = text.rpartition(":")
+    if not colon or "/" in weight or "\\" in weight:
+        return text, 1.0
+    if not name:
+        raise typer.BadParameter(f"{text!r}: expected NAME:WEIGHT, such as film:0.8")
+    return name, _number(weight, -10, 10, "from -10 to 10")
+
+
+def prompts_file(path: Path) -> tuple[str, ...]:
+    """The lines of a UTF-8 text file, without the blank ones.
+
+    Raises:
+        ModelNotFoundError: there is no such file (exit code 3).
+        typer.BadParameter: it is no text, or has no line.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path}: no such file of prompts; check the path") from None
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
+    prompts = tuple(line.strip() for line in lines if line.strip())
+    if not prompts:
+        raise typer.BadParameter(f"{path}: no prompt in it; expected one a line")
+    return prompts
+
+
+def existing(path: Path, what: str) -> Path:
+    """``path`` if it is a file.
+
+    Raises:
+        ModelNotFoundError: it is not (exit code 3).
+    """
+    if path.is_file():
+        return path
+    close = did_you_mean(path.name, _neighbours(path))
+    state = "is a folder, expected a file" if path.is_dir() else f"no such {what}{close}"
+    raise ModelNotFoundError(f"{path}: {state}; check the path")
+
+
+def complete_sampler(incomplete: str) -> list[str]:
+    """Shell completion of --sampler."""
+    return _starting(incomplete, SAMPLER_NAMES)
+
+
+def complete_spacing(incomplete: str) -> list[str]:
+    """Shell completion of --spacing."""
+    return _starting(incomplete, SPACING_NAMES)
+
+
+def complete_dtype(incomplete: str) -> list[str]:
+    """Shell completion of --dtype."""
+    return _starting(incomplete, DTYPE_NAMES)
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Shell completion of --device."""
+    return _starting(incomplete, DEVICE_NAMES)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Shell completion of --model: every name that load() would find on this machine."""
+    from darkroom.app.found import found_models
+
+    return _starting(incomplete, dict.fromkeys(model.name for model in found_models()))
+
+
+def complete_registered(incomplete: str) -> list[str]:
+    """Shell completion of names that ``models add`` and ``models pull`` made."""
+    from darkroom.weights.registry import registered
+
+    return _starting(incomplete, registered())
+
+
+def _known(text: str, what: str, names: tuple[str, ...]) -> str:
+    if text in names:
+        return text
+    raise typer.BadParameter(
+        f"no {what} {text!r}{did_you_mean(text, names)}; known: {' '.join(names)}"
+    )
+
+
+def _number(text: str, low: float, high: float, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:  # false for NaN as well
+        raise typer.BadParameter(f"{text}: expected a number {expected}")
+    return value
+
+
+def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _neighbours(path: Path) -> list[str]:
+    try:
+        return [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return []

@@ -1,0 +1,251 @@
+"""Bring a public model onto this machine. Together with load("hf:..."), all that uses the network.
+
+Every file of a pull comes from one commit, into huggingface_hub's own cache, where other programs
+find it as well. An interrupted pull goes on where it stopped. Each file's hash is compared with the
+one that the hub states, and no code from a repository is ever fetched.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from darkroom.errors import CheckpointError, DarkroomError, ModelNotFoundError
+from darkroom.names import did_you_mean
+from darkroom.weights.locate import WEIGHTS, Remote, choose
+from darkroom.weights.registry import CHUNK, Registered, Stamp, register
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository, as the hub describes it."""
+
+    path: str
+    size: int
+    sha256: str | None  # of files in large-file storage
+    blob: str | None  # git's SHA-1 of the others
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pull will fetch."""
+
+    repo: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    folder: bool  # a folder of parts; else one file
+
+    @property
+    def size(self) -> int:
+        """Bytes, of which some may be here already."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def source(self) -> str:
+        """hf:owner/name@commit."""
+        return f"hf:{self.repo}@{self.commit}"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Progress: ``done`` bytes of the plan are here and ``file`` is the current one."""
+
+    file: str
+    done: int
+
+
+def plan(remote: Remote, variant: str | None = None) -> Plan:
+    """Ask the hub which commit and which files; fetches no weights.
+
+    Args:
+        variant: prefer weights whose name says so, such as "fp16".
+
+    Raises:
+        DarkroomError: the repository, revision or file is not there, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    repo = remote.repository
+    with _one_line(repo):
+        info = HfApi().model_info(repo, revision=remote.revision, files_metadata=True)
+    there = {
+        s.rfilename: RemoteFile(
+            s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id
+        )
+        for s in info.siblings or ()
+        if _is_plain(s.rfilename)
+    }
+    if not info.sha:
+        raise DarkroomError(f"hf:{repo}: the hub names no commit; try again later")
+    weights = [name for name in there if name.endswith(WEIGHTS)]
+    if remote.file is None:
+        chosen = choose(there, variant)
+        if not any(name in weights for name in chosen):
+            some = f"name a file of it: hf:{repo}:FILE, one of {', '.join(weights[:8])}"
+            raise ModelNotFoundError(
+                f"hf:{repo}: not one model; {some if weights else 'it has no weights'}"
+            )
+        return Plan(repo, info.sha, tuple(there[name] for name in chosen), folder=True)
+    if remote.file not in there:
+        hint = did_you_mean(remote.file, weights) or f"; it has {', '.join(weights[:8])}"
+        raise ModelNotFoundError(f"hf:{repo}: no file {remote.file!r}{hint}")
+    return Plan(repo, info.sha, (there[remote.file],), folder=False)
+
+
+def pull(plan: Plan) -> Iterator[Pulled]:
+    """Fetch and check every file of a plan. Closing the generator stops it; what is here stays.
+
+    Raises:
+        CheckpointError: a file is not what the hub says, after a second try.
+        DarkroomError: the hub cannot be reached or the disk is full.
+    """
+    done = 0
+    for file in plan.files:
+        for attempt in range(2):
+            for fetched in _fetch(plan, file, again=attempt > 0):
+                yield Pulled(file.path, done + min(fetched, file.size))
+            if _matches(local(plan, file.path), file):
+                break
+        else:
+            raise CheckpointError(
+                f"{plan.source}: {file.path} does not have the hash that the hub states, twice; "
+                "something between here and the hub changes it"
+            )
+        done += file.size
+        yield Pulled(file.path, done)
+
+
+def record(plan: Plan, name: str) -> Registered:
+    """Register a finished pull under ``name``, with the size and SHA-256 of each file."""
+    stamps = {
+        file.path: Stamp(file.size, file.sha256 or _sha256(local(plan, file.path)))
+        for file in plan.files
+    }
+    root = local(plan, plan.files[0].path)
+    if not plan.folder:
+        return register(name, root, {root.name: next(iter(stamps.values()))}, plan.source)
+    root = root.parents[len(PurePosixPath(plan.files[0].path).parts) - 1]
+    return register(name, root, stamps, plan.source)
+
+
+def local(plan: Plan, file: str) -> Path:
+    """Where a pulled file lies in the cache.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(plan.repo, file, revision=plan.commit)
+    if not isinstance(found, str):
+        raise ModelNotFoundError(f"{plan.source}: {file} is not in the cache; pull it again")
+    return Path(found)
+
+
+def _fetch(plan: Plan, file: RemoteFile, again: bool) -> Iterator[int]:
+    """Download in a thread, so that this stays a generator; yields bytes of this file so far."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import tqdm
+
+    counts: queue.Queue[int | BaseException | None] = queue.Queue()
+    stopped = threading.Event()
+
+    class Counter(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            counts.put(int(kwargs.get("initial") or 0))
+            super().__init__(*args, **(kwargs | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if stopped.is_set():
+                raise InterruptedError("stopped")
+            counts.put(int(n or 0))
+            return None
+
+    def work() -> None:
+        known = inspect.signature(hf_hub_download).parameters
+        extra: dict[str, Any] = {"tqdm_class": Counter} if "tqdm_class" in known else {}
+        try:
+            hf_hub_download(
+                plan.repo, file.path, revision=plan.commit, force_download=again, **extra
+            )
+            counts.put(None)
+        except BaseException as error:
+            counts.put(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    done = 0
+    try:
+        while (item := counts.get()) is not None:
+            if isinstance(item, BaseException):
+                with _one_line(plan.repo):
+                    raise item
+            done += item
+            yield done
+    finally:
+        stopped.set()
+
+
+def _matches(path: Path, file: RemoteFile) -> bool:
+    if file.size and path.stat().st_size != file.size:
+        return False
+    if file.sha256:
+        return _sha256(path) == file.sha256
+    if file.blob:
+        data = path.read_bytes()
+        head = f"blob {len(data)}\0".encode()
+        return hashlib.sha1(head + data, usedforsecurity=False).hexdigest() == file.blob
+    return True
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as data:
+        while chunk := data.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_plain(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and all(p[0] != "." for p in parts)
+
+
+@contextlib.contextmanager
+def _one_line(repo: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one line of ours."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise ModelNotFoundError(
+            f"hf:{repo}: access needs an agreement; accept it on the model's page, "
+            "then `hf auth login`"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelNotFoundError(f"hf:{repo}: no such revision; check what follows the @") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            f"hf:{repo}: no such public repository; check the name, or `hf auth login`"
+        ) from None
+    except errors.EntryNotFoundError as error:
+        raise ModelNotFoundError(f"hf:{repo}: {_first_line(error)}") from None
+    except (errors.OfflineModeIsEnabled, ConnectionError) as error:
+        offline = "HF_HUB_OFFLINE is set" if "offline" in str(error).lower() else _first_line(error)
+        raise DarkroomError(f"hf:{repo}: no connection ({offline})") from None
+    except (errors.HfHubHTTPError, httpx.HTTPError) as error:
+        raise DarkroomError(
+            f"hf:{repo}: the hub cannot be reached ({_first_line(error)}); try again, "
+            "what was fetched is kept"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
