@@ -314,6 +314,14 @@ class Tensors(Mapping[str, "Tensor"]):
     def __len__(self) -> int:
         return len(self.header.tensors)
 
+    def release(self) -> None:
+        """Give back the memory of pages read so far: they are read again when touched.
+
+        What was written into a tensor is lost, so this is for the time of conversion only.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._opened.data.madvise(mmap.MADV_DONTNEED)
+
 
 class _Joined(Mapping[str, "Tensor"]):
     def __init__(self, where: dict[str, Mapping[str, "Tensor"]]) -> None:
@@ -327,6 +335,12 @@ class _Joined(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._where)
+
+    def release(self) -> None:
+        """As ``Tensors.release``, for every shard."""
+        for shard in {id(shard): shard for shard in self._where.values()}.values():
+            if isinstance(shard, Tensors):
+                shard.release()
 
 
 # --- making tensors ------------------------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""Build a network around tensors that exist already: nothing is initialised, nothing held twice."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.errors import LayoutError
+
+
+def assemble(
+    model: Callable[[Any], nn.Module],
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    after_each: Callable[[], None] = lambda: None,
+) -> nn.Module:
+    """Build ``model(config)`` on the meta device and give it ``tensors``, converted one by one.
+
+    Tensors that have the dtype and device already are taken as they are: they may be views of a
+    mapped file, private to this process. The network is in evaluation mode and records no
+    gradients; a trainer turns them on where it wants them.
+
+    Args:
+        after_each: called when a tensor has been copied and its source is needed no more.
+
+    Raises:
+        LayoutError: names or shapes are not those of the model.
+    """
+    with torch.device("meta"):
+        network = model(config)
+    wanted = network.state_dict()
+    for problem, names in (
+        ("are missing", wanted.keys() - tensors.keys()),
+        ("belong to no layer", tensors.keys() - wanted.keys()),
+    ):
+        if names:
+            some = ", ".join(sorted(names)[:5])
+            raise LayoutError(f"{type(network).__name__}: {len(names)} tensors {problem}: {some}")
+    owners = dict(network.named_modules())
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise LayoutError(
+                f"{type(network).__name__}: {name} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(wanted[name].shape)}"
+            )
+        path, _, leaf = name.rpartition(".")
+        converted = _placed(tensor, wanted[name], dtype, device)
+        owner = owners[path]
+        if leaf in owner._parameters:
+            owner._parameters[leaf] = nn.Parameter(converted, requires_grad=False)
+        else:
+            owner._buffers[leaf] = converted
+        if converted is not tensor:
+            after_each()
+    _refuse_meta(network)
+    return network.eval()
+
+
+def _placed(tensor: Tensor, wanted: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    kind = dtype if wanted.is_floating_point() else wanted.dtype
+    placed = tensor.to(device, kind)
+    # a part of a fused matrix, or a transposed one, would make every later use slower
+    return placed if placed.is_contiguous() else placed.contiguous()
+
+
+def _refuse_meta(network: nn.Module) -> None:
+    """A buffer outside the state dict would stay without values: a bug of the model's file."""
+    left = [name for name, buffer in network.named_buffers() if buffer.is_meta]
+    assert not left, f"{type(network).__name__} has buffers outside its state dict: {left[:5]}"
+
+
+def release(tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+    """What gives back the memory of the pages that ``read_tensors`` has touched so far."""
+    return getattr(tensors, "release", lambda: None)
