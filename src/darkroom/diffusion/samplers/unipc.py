@@ -1,0 +1,100 @@
+"""UniPC, Zhao et al., arXiv:2302.04867: a predictor and a corrector for one call a step."""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from darkroom.diffusion.levels import Levels
+from darkroom.diffusion.noise import NoiseSource
+from darkroom.diffusion.samplers.limit import Limit, limited
+from darkroom.diffusion.samplers.step import Denoise, Step, sampler
+
+Scale = Literal["bh1", "bh2"]
+
+
+@sampler
+def unipc(
+    denoise: Denoise,
+    x: Tensor,
+    levels: Levels,
+    noise: NoiseSource,
+    *,
+    order: int = 2,
+    scale: Scale = "bh2",
+    lower_order_final: bool = True,
+    without_corrector: Collection[int] = (),
+    limit: Limit | None = None,
+) -> Iterator[Step]:
+    """UniPC on the data prediction, algorithms 5 to 8.
+
+    Each call first corrects the step that led to it, then predicts the next; what is yielded is
+    the prediction.
+
+    Args:
+        order: of the predictor; the corrector adds one.
+        scale: the paper's B(h): ``bh1`` is h, ``bh2`` is e^h - 1.
+        lower_order_final: end with orders ..., 2, 1.
+        without_corrector: steps that are not corrected.
+    """
+    history: list[tuple[Tensor, float]] = []  # (estimate, sigma), newest first
+    before, now = x, 0
+    last = len(levels.timesteps) - 1
+    for i, (sigma, to) in enumerate(levels.pairs):
+        denoised = limited(denoise(x, sigma), limit)
+        if i > 0 and len(levels.skipped) + i - 1 not in without_corrector:
+            x = _step(before, history[:now], sigma, scale, corrected=denoised)
+        history = [(denoised, sigma), *history[: order - 1]]
+        now = min(order, i + 1)
+        if to == 0:
+            now = 1
+        elif lower_order_final:
+            now = min(now, last - i + 1)
+        before = x
+        x = _step(x, history[:now], to, scale)
+        x = levels.renamed(i, x)
+        yield Step(i, levels.sigmas[i + 1], x, denoised)
+
+
+def _step(
+    x: Tensor,
+    history: Sequence[tuple[Tensor, float]],
+    to: float,
+    scale: Scale,
+    corrected: Tensor | None = None,
+) -> Tensor:
+    """From the newest level of ``history`` to ``to``; the corrector knows the estimate there."""
+    (m0, sigma), *past = history
+    if to == 0:
+        return m0
+    h = math.log(sigma / to)
+    # r: where the other estimates lie, in units of the step; the target of the step is at 1
+    r = [math.log(sigma / level) / h for _, level in past]
+    differences = [(m - m0) / position for (m, _), position in zip(past, r, strict=True)]
+    if corrected is not None:
+        differences.append(corrected - m0)
+        r.append(1.0)
+    x = (to / sigma) * x - math.expm1(-h) * m0
+    b = -h if scale == "bh1" else math.expm1(-h)
+    for weight, difference in zip(_weights(r, h, b), differences, strict=True):
+        x = x - (b * weight) * difference
+    return x
+
+
+def _weights(r: Sequence[float], h: float, b: float) -> Sequence[float]:
+    """Equation 9: the weights that cancel every term of the error up to the order.
+
+    A single one is taken as 1/2 (the paper's appendix F).
+    """
+    if len(r) < 2:
+        return [0.5] * len(r)
+    k, factorial, phi = -h, 1.0, math.expm1(-h) / -h - 1
+    right = []
+    for n in range(1, len(r) + 1):
+        right.append(phi * factorial / b)
+        factorial *= n + 1
+        phi = phi / k - 1 / factorial
+    left = np.vander(np.array(r), increasing=True).T
+    return np.linalg.solve(left, np.array(right)).tolist()
