@@ -4,6 +4,7 @@ DarkroomError                 one line: what, where, what was expected, what to 
 ├── CheckpointError           a file cannot be used                                  (3)
 │   ├── LayoutError           keys or shapes are not what any layout promises
 │   └── UnsafeFileError       a pickle that wants to run code
+├── ImageError                a picture cannot be read                             (3)
 ├── ModelNotFoundError        a name leads to no model                               (3)
 ├── ModelMismatchError        parts that do not fit: a control of another width      (3)
 ├── ConfigError               a field is unknown or out of range                     (2)
@@ -34,6 +35,12 @@ class LayoutError(CheckpointError):
 
 class UnsafeFileError(CheckpointError):
     """A pickle refers to something that is neither a tensor nor plain data."""
+
+
+class ImageError(DarkroomError):
+    """A picture cannot be read: missing, damaged, too large, or of another format."""
+
+    exit_code = 3
 
 
 class ModelNotFoundError(DarkroomError):

@@ -1,0 +1,196 @@
+"""Pictures in and out: files to PIL images, PIL images to tensors, and back.
+
+Tensors are (B, 3, H, W) in [-1, 1]. Only PNG, JPEG and WebP are opened, after a look at their size.
+torch and numpy are imported by the functions that need them, so looking at a picture stays quick.
+"""
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from darkroom.errors import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 << 20
+
+ImageLike = Image.Image | str | os.PathLike[str] | bytes
+
+__all__ = ["ImageError", "ImageLike", "grid", "open_image", "peek", "to_pictures", "to_tensor"]
+
+
+def peek(source: ImageLike) -> Image.Image:
+    """The picture with its size and metadata; pixels are not decoded yet.
+
+    Raises:
+        ImageError: for a file that is missing, no PNG, JPEG or WebP, or above 50 million pixels.
+    """
+    if isinstance(source, Image.Image):
+        return source
+    name = "the picture" if isinstance(source, bytes) else _printable(Path(source).name)
+    data = source if isinstance(source, bytes) else _read(Path(source), name)
+    _check_size(name, _webp_size(data))  # libwebp allocates its canvas when it opens the file
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # size is checked just below; damage raises
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a PNG, JPEG or WebP picture; convert it") from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{name}: more than {MAX_PIXELS // 10**6} million pixels; shrink it"
+        ) from None
+    except Exception as error:  # Pillow's readers raise almost anything on damage
+        raise _damaged(name, error) from error
+    _check_size(name, picture.size)
+    return picture
+
+
+def open_image(source: ImageLike) -> Image.Image:
+    """An upright RGB picture, its pixels decoded; transparency lies on white.
+
+    Raises:
+        ImageError: as ``peek``, or when the picture is damaged, cut short or an animation.
+    """
+    picture = peek(source)
+    given = not isinstance(source, Image.Image | bytes)
+    name = _printable(Path(source).name) if given else "the picture"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            moves = picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False)
+            if moves and not isinstance(source, Image.Image):
+                raise ImageError(f"{name}: is an animation; save one of its frames as a picture")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright)
+            if upright.mode.startswith(("I", "F")):
+                upright = _to_8_bits(upright)
+            return upright.convert("RGB")
+    except ImageError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> "Tensor":
+    """(1, 3, H, W) float32 in [-1, 1]; resized first to ``size`` (height, width), with Lanczos.
+
+    The numbers are those of diffusers' ``VaeImageProcessor.preprocess``.
+    """
+    import numpy as np
+    import torch
+
+    if size is not None and size != (picture.height, picture.width):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+    return pixels.permute(2, 0, 1)[None].to(torch.float32, copy=True).div_(255).mul_(2).sub_(1)
+
+
+def to_pictures(images: "Tensor") -> list[Image.Image]:
+    """(B, 3, H, W) in [-1, 1], clipped and rounded to 8 bits, one picture for each.
+
+    The numbers are those of diffusers' ``VaeImageProcessor.postprocess``.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    import torch
+
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images of shape (B, 3, H, W) expected, got {tuple(images.shape)}")
+    pixels = images.detach().float().mul(0.5).add(0.5).clamp(0, 1).mul(255).round()
+    pixels = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()
+    return [Image.fromarray(p) for p in pixels]
+
+
+def grid(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """The pictures in rows of ``columns`` (default: as near to a square as fits), in one picture.
+
+    Smaller ones lie at the top left of their cell, on white.
+
+    Raises:
+        ValueError: no pictures, or columns below 1.
+    """
+    if not pictures or (columns is not None and columns < 1):
+        raise ValueError("a grid needs at least one picture and one column")
+    if columns is None:
+        columns = next(n for n in range(1, len(pictures) + 1) if n * n >= len(pictures))
+    columns = min(columns, len(pictures))
+    width = max(picture.width for picture in pictures)
+    height = max(picture.height for picture in pictures)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(picture.convert("RGB"), (column * width, row * height))
+    return sheet
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        status = path.stat()  # before open(): opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name}: is no file; give a PNG, JPEG or WebP picture")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{name}: is {status.st_size:,} bytes, too large for a picture")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise ImageError(f"{name}: cannot be read: {reason}; check the path") from None
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        limit = f"{MAX_PIXELS // 10**6} million pixels"
+        raise ImageError(f"{name}: {size[0]}x{size[1]} is more than {limit}; shrink it")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the header of a WebP file; (0, 0) for anything else.
+
+    RFC 9649: VP8X at 24 and 27 (3 bytes each, minus one), VP8 at 26, VP8L at 21 (14 bits each).
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0, 0
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return _little(data[24:27]) + 1, _little(data[27:30]) + 1
+    if kind == b"VP8L":
+        bits = _little(data[21:25])
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return _little(data[26:28]) & 0x3FFF, _little(data[28:30]) & 0x3FFF
+
+
+def _little(piece: bytes) -> int:
+    return int.from_bytes(piece, "little")
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    """16-bit greyscale to 8 bits; Pillow's own ``convert`` would clip it instead."""
+    import numpy as np
+
+    values = np.asarray(picture).astype(np.float32)
+    most = 255.0 if values.size == 0 or values.max() <= 255 else 65535.0
+    return Image.fromarray((values * (255 / most)).round().clip(0, 255).astype(np.uint8))
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    reason = _printable(str(error) or type(error).__name__, 80)
+    return ImageError(f"{name}: is damaged or cut short ({reason}); save or download it again")
+
+
+def _printable(text: str, longest: int = 60) -> str:
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return "".join(c if c.isprintable() else "?" for c in text)
