@@ -1,0 +1,227 @@
+"""How much memory a run will need, before it starts.
+
+The network runs once without data (tensors on the ``meta`` device), and the bytes that are alive at
+each operation are counted. What the count cannot see, scratch space inside an operation, is in
+``OVERHEAD``.
+"""
+
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.errors import NotEnoughMemoryError
+from darkroom.generation.decode import TILE
+
+OVERHEAD = 1.25  # over the counted activations; see docs/decisions for the measurement
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes. ``weights`` are there already; ``activations`` is what a run needs beside them."""
+
+    weights: int
+    network: int  # one call of the U-Net on its whole batch
+    decoding: int  # one picture, or one tile of it
+    activations: int  # the larger of both, with the overhead
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations
+
+
+def estimate(
+    model: LatentDiffusion,
+    size: tuple[int, int],
+    batch: int,
+    *,
+    tokens: int = 77,
+    tile: bool = False,
+) -> Estimate | None:
+    """What a run needs; None when the model cannot run without data.
+
+    Args:
+        size: (height, width) in pixels.
+        batch: images times conditionings in one call of the U-Net.
+        tokens: length of the encoded text.
+        tile: decode in tiles.
+    """
+    factor, channels = model.autoencoder.factor, model.autoencoder.channels
+    height, width = size[0] // factor, size[1] // factor
+    try:
+        network = _network(model, (batch, channels, height, width), tokens)
+        if tile:
+            height, width = min(height, TILE), min(width, TILE)
+        decoding = _decoding(model, (1, channels, height, width))
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+        return None  # a part that is no plain module: packed weights, a stand-in
+    if tile:
+        decoding += 4 * 4 * size[0] * size[1]
+    weights = sum(_bytes(part) for part in (model.unet, model.autoencoder, model.text_encoder))
+    return Estimate(weights, network, decoding, round(OVERHEAD * max(network, decoding)))
+
+
+def available(device: torch.device | str) -> int | None:
+    """Bytes that are free now on a device; None where the system does not say."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    if device.type != "cpu":
+        return None
+    limits = [_meminfo(), _cgroup()]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def check(need: Estimate, free: int, advice: str) -> None:
+    """Refuse a run that cannot fit.
+
+    Raises:
+        NotEnoughMemoryError: naming what is needed, what is free and what would help.
+    """
+    if need.activations > free:
+        raise NotEnoughMemoryError(
+            f"needs about {_gb(need.activations)} beside the {_gb(need.weights)} of weights, "
+            f"{_gb(free)} are free: {advice}"
+        )
+
+
+def _network(model: LatentDiffusion, shape: tuple[int, ...], tokens: int) -> int:
+    config: Any = model.unet.config
+    batch, _, height, width = shape
+    dtype = model.dtype
+    x = torch.empty(batch, config.in_channels, height, width, dtype=dtype, device="meta")
+    t = torch.empty(batch, device="meta")
+    text = torch.empty(batch, tokens, config.text_channels, dtype=dtype, device="meta")
+    vector = None
+    if config.vector_channels:
+        vector = torch.empty(batch, config.vector_channels, dtype=dtype, device="meta")
+    return peak(model.unet, lambda unet: unet(x, t, text, vector, None))
+
+
+def _decoding(model: LatentDiffusion, shape: tuple[int, ...]) -> int:
+    autoencoder: Any = model.autoencoder
+    dtype = next(autoencoder.parameters()).dtype
+    latents = torch.empty(shape, dtype=dtype, device="meta")
+    image = 3 * 4 * shape[2] * shape[3] * autoencoder.factor**2  # the float32 copy
+    return peak(autoencoder, lambda module: module.decode(latents)) + image
+
+
+@torch.no_grad()
+def peak(module: nn.Module, call: Callable[[Any], Any]) -> int:
+    """The most bytes of activations alive at once while ``call(module)`` runs, without data."""
+    state = {
+        f"module.{name}": tensor.to("meta")
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    with _Counter() as counter, _Attention():
+        torch.func.functional_call(
+            _Called(module, call), {f"module.{k}": v for k, v in state.items()}, ()
+        )
+    return counter.peak
+
+
+class _Called(nn.Module):
+    """Makes any method of a module a ``forward``, which ``functional_call`` wants."""
+
+    def __init__(self, module: nn.Module, call: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self) -> Any:
+        return self.call(self.module)
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the storages that operations make, and subtracts those that die."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.peak = 0, 0
+        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self.known:
+            return
+        self.known.add(storage)
+        size = storage.nbytes()
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.alive -= size
+
+
+class _Attention(TorchFunctionMode):
+    """On ``meta`` attention would take its quadratic form; real devices fuse it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            q, v = args[0], args[2]
+            return q.new_empty(*q.shape[:-1], v.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def _bytes(part: Any) -> int:
+    modules = [part] if isinstance(part, nn.Module) else getattr(part, "towers", ())
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for module in modules
+        if isinstance(module, nn.Module)
+        for tensor in (*module.parameters(), *module.buffers())
+    )
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _pages()
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return _pages()
+
+
+def _pages() -> int | None:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _cgroup() -> int | None:
+    """What a container's limit leaves; files that its cache holds can be given back."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    if limit == "max":
+        return None
+    return max(int(limit) - used + int(stat.get("inactive_file", 0)), 0)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

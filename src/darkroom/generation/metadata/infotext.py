@@ -1,0 +1,144 @@
+"""The ``parameters`` text of AUTOMATIC1111's web UI, which most programs read.
+
+The grammar: the prompt; a line that starts with ``Negative prompt:``; last a line of ``Key: value``
+pairs, at least three, separated by commas; a value with a comma, colon or newline is a JSON string.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from darkroom.errors import ConfigError
+from darkroom.generation.metadata.params import Params, SourceImage
+
+SAMPLERS: Mapping[str, str] = {
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "pndm": "PLMS",
+    "lms": "LMS",
+    "heun": "Heun",
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+}
+SPACINGS: Mapping[str, str] = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "leading": "DDIM",
+    "trailing": "SGM Uniform",
+    "linspace": "Uniform",
+}
+_SAMPLER_NAMES = {theirs.lower(): ours for ours, theirs in SAMPLERS.items()}
+_SPACING_NAMES = {theirs.lower(): ours for ours, theirs in SPACINGS.items()} | {
+    "normal": "linspace",
+    "simple": "trailing",
+}
+_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_NEGATIVE = "Negative prompt:"
+
+
+def write(params: Params) -> str:
+    """The text for ``params``."""
+    height, width = params.size
+    fields: dict[str, Any] = {
+        "Steps": params.steps,
+        "Sampler": SAMPLERS.get(params.sampler, params.sampler),
+        "Schedule type": SPACINGS.get(params.spacing, params.spacing or "Automatic"),
+        "CFG scale": _number(params.guidance),
+        "Seed": params.seed,
+        "Size": f"{width}x{height}",
+        "Model": params.model or None,
+        "Denoising strength": _number(params.image.strength) if params.image else None,
+        "CFG Rescale": _number(params.rescale) if params.rescale else None,
+        "RNG": "CPU",
+        "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
+        "Batch pos": params.index if len(params.seeds) > 1 else None,
+        "Version": f"darkroom {params.darkroom}",
+    }
+    pairs = ", ".join(
+        f"{key}: {_quote(value)}" for key, value in fields.items() if value is not None
+    )
+    negative = f"\n{_NEGATIVE} {params.negative}" if params.negative else ""
+    return f"{params.prompt}{negative}\n{pairs}".strip()
+
+
+def read(text: str) -> Params:
+    """The parameters in a text written by Darkroom, the web UI or a program like it.
+
+    Raises:
+        ConfigError: when the text has no line of parameters.
+    """
+    *lines, last = text.strip().split("\n")
+    pairs = _PAIR.findall(last)
+    if len(pairs) < 3:
+        raise ConfigError("no generation parameters: expected a last line like 'Steps: 20, ...'")
+    prompt, negative = [], []
+    current = prompt
+    for line in map(str.strip, lines):
+        if line.startswith(_NEGATIVE):
+            current, line = negative, line.removeprefix(_NEGATIVE).strip()
+        current.append(line)
+    fields = {key: _unquote(value) for key, value in pairs}
+    sampler, spacing = _sampler(fields.get("Sampler", ""), fields.get("Schedule type", ""))
+    strength = _float(fields.get("Denoising strength"))
+    return Params(
+        prompt="\n".join(prompt),
+        negative="\n".join(negative) or None,
+        seeds=(_int(fields.get("Seed")),),
+        steps=_int(fields.get("Steps")),
+        sampler=sampler,
+        spacing=spacing,
+        size=_size(fields.get("Size", "")),
+        guidance=_float(fields.get("CFG scale")) or 1.0,
+        rescale=_float(fields.get("CFG Rescale")) or 0.0,
+        image=SourceImage(sha256="", strength=strength) if strength else None,
+        model=fields.get("Model", ""),
+    )
+
+
+def _sampler(name: str, schedule: str) -> tuple[str, str]:
+    """Our names; old texts say both in one, as in "DPM++ 2M Karras"."""
+    name, schedule = name.strip().lower(), schedule.strip().lower()
+    for suffix in ("karras", "exponential"):
+        if name.endswith(f" {suffix}"):
+            name, schedule = name.removesuffix(suffix).strip(), schedule or suffix
+    return _SAMPLER_NAMES.get(name, ""), _SPACING_NAMES.get(schedule, "")
+
+
+def _quote(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ",:\n") else text
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        return value.strip()
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def _number(value: float) -> str:
+    return repr(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _float(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
+
+
+def _int(text: str | None) -> int:
+    return int(text) if text and re.fullmatch(r"-?\d{1,20}", text) else 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
+    return (int(match[2]), int(match[1])) if match else (0, 0)

@@ -1,0 +1,83 @@
+"""Everything that decides a picture, as plain data that fits into its file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from darkroom.config import from_dict, to_dict
+from darkroom.errors import ConfigError
+
+FORMAT = 1  # of the JSON; raised when a field changes its meaning
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceImage:
+    """The picture that an image-to-image run started from: its hash, never the picture."""
+
+    sha256: str  # of the pixels that the autoencoder saw: RGB, 8 bits, at the run's size
+    strength: float
+    posterior: str = "sample"  # or "mode"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """How one picture was drawn. With the same weights it draws the same picture again.
+
+    A text written by another program leaves fields at their defaults: "" and None mean unknown.
+    """
+
+    prompt: str
+    negative: str | None = None
+    seeds: tuple[int, ...] = (0,)  # of the whole batch: arithmetic depends on its size in low bits
+    index: int = 0  # which image of the batch this is
+    steps: int = 0
+    sampler: str = ""
+    spacing: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the sampler
+    size: tuple[int, int] = (0, 0)  # (height, width) in pixels
+    guidance: float = 1.0
+    rescale: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    split: bool = False  # the conditionings were evaluated one after another
+    image: SourceImage | None = None
+    tile: bool = False  # decoded in tiles
+    extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name
+    model: str = ""
+    family: str = ""
+    fingerprint: str = ""  # of the weights; see generation.redraw
+    dtype: str = ""
+    device: str = ""
+    threads: int = 0  # of the CPU; another number may change the lowest bits
+    notes: tuple[str, ...] = ()  # what went otherwise than asked
+    darkroom: str = ""  # version
+    torch: str = ""  # version
+
+    @property
+    def seed(self) -> int:
+        """Of this picture."""
+        return self.seeds[self.index]
+
+    def to_plain(self) -> dict[str, Any]:
+        """JSON-ready data that ``from_plain`` turns back into an equal value."""
+        return {"format": FORMAT, **to_dict(self)}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "Params":
+        """The inverse of ``to_plain``.
+
+        Raises:
+            ConfigError: on unknown fields, wrong types, or a newer format.
+        """
+        fields = dict(data)
+        written = fields.pop("format", FORMAT)
+        if not isinstance(written, int) or written > FORMAT:
+            raise ConfigError(
+                f"metadata of format {written!r}, this version reads up to {FORMAT}: "
+                "update darkroom"
+            )
+        params = from_dict(cls, fields, "metadata")
+        if not 0 <= params.index < len(params.seeds):
+            raise ConfigError(
+                f"metadata: index {params.index} lies outside of {len(params.seeds)} seeds"
+            )
+        return params

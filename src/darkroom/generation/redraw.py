@@ -1,0 +1,100 @@
+"""Draw a picture again from its own parameters."""
+
+import hashlib
+from typing import Any
+
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.errors import ConfigError, ModelMismatchError
+from darkroom.generation.feature import Feature
+from darkroom.generation.fingerprint import fingerprint
+from darkroom.generation.generate import generate
+from darkroom.generation.guidance import Guidance
+from darkroom.generation.image import ImageToImage, fitted
+from darkroom.generation.metadata import Params, read_params
+from darkroom.generation.picture import Picture
+from darkroom.images import ImageLike, open_image, to_tensor
+
+
+def redraw(
+    model: LatentDiffusion,
+    picture: ImageLike | Params,
+    image: ImageLike | None = None,
+    *,
+    exact: bool = True,
+) -> Picture:
+    """The same picture again: bit for bit with the same weights on the same machine.
+
+    The whole batch that the picture came from runs again, because arithmetic depends on the size of
+    the batch in its lowest bits; only the one picture is decoded.
+
+    Args:
+        picture: a file made by Darkroom or the A1111 web UI, or parameters.
+        image: what the run started from, if it did: parameters hold its hash only.
+        exact: refuse other weights and another input image.
+
+    Raises:
+        ConfigError: without parameters, or without the image or feature that the run needs.
+        ModelMismatchError: when the weights are not those that drew the picture.
+    """
+    params = picture if isinstance(picture, Params) else read_params(picture)
+    if exact and params.fingerprint:
+        found = fingerprint(model)
+        if found != params.fingerprint:
+            raise ModelMismatchError(
+                f"the picture was drawn by {params.model or 'weights'} ({params.dtype}, "
+                f"fingerprint {params.fingerprint}), this model has {found}: load that model in "
+                "that dtype, or pass exact=False for another picture"
+            )
+    features, arguments = arguments_of(params, image, exact=exact)
+    generation = generate(model, params.prompt, *features, **arguments)
+    return generation.pictures(only=params.index)[0]
+
+
+def arguments_of(
+    params: Params, image: ImageLike | None = None, *, exact: bool = True
+) -> tuple[list[Feature], dict[str, Any]]:
+    """What to give ``generate`` besides the model and ``params.prompt``.
+
+    Fields that the metadata left open stay open, and become the checkpoint's own.
+
+    Raises:
+        ConfigError: when the run needs something that the parameters do not hold.
+    """
+    if params.extras:
+        names = ", ".join(sorted(params.extras))
+        raise ConfigError(f"the picture was made with {names}, which its metadata does not hold")
+    features: list[Feature] = [
+        Guidance(
+            params.guidance,
+            params.negative if params.guidance > 1 else None,
+            params.rescale,
+            params.interval,
+            split=params.split,
+        )
+    ]
+    if params.image is not None:
+        if image is None:
+            raise ConfigError("the picture was drawn from another image: give that image too")
+        source = open_image(image)
+        if exact and params.image.sha256:
+            pixels = to_tensor(fitted(source, params.size))
+            if hashlib.sha256(pixels.numpy().tobytes()).hexdigest() != params.image.sha256:
+                raise ConfigError(
+                    "the input image is not the one that the picture was drawn from; "
+                    "pass exact=False to use it all the same"
+                )
+        posterior = "mode" if params.image.posterior == "mode" else "sample"
+        features.append(ImageToImage(source, params.image.strength, posterior=posterior))
+    elif image is not None:
+        raise ConfigError("the picture was not drawn from an image: leave the image out")
+    arguments: dict[str, Any] = {"seeds": params.seeds, "options": params.options}
+    if params.steps:
+        arguments["steps"] = params.steps
+    if params.size != (0, 0):
+        arguments["size"] = params.size
+    if params.fingerprint:
+        arguments["tile"] = params.tile
+    for name in ("sampler", "spacing"):
+        if getattr(params, name):
+            arguments[name] = getattr(params, name)
+    return features, arguments
