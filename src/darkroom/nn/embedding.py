@@ -7,15 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def sinusoid(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
+def sinusoid(
+    t: Tensor,
+    channels: int,
+    max_period: float = 10_000.0,
+    shift: int = 0,
+    sines_first: bool = False,
+) -> Tensor:
     """Sinusoidal features of a timestep: (B,) -> (B, channels), cosines first.
 
-    Vaswani et al., arXiv:1706.03762, section 3.5; always float32.
+    Vaswani et al., arXiv:1706.03762, section 3.5; always float32. With ``shift`` 1 the last
+    frequency is 1 / max_period exactly, with 0 it is one step short of it.
     """
     half = channels // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
-    angles = t.float()[:, None] * frequencies
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+    steps = torch.arange(half, device=t.device) / (half - shift)
+    angles = t.float()[:, None] * torch.exp(-math.log(max_period) * steps)
+    parts = (angles.sin(), angles.cos()) if sines_first else (angles.cos(), angles.sin())
+    return torch.cat(parts, dim=-1)
 
 
 class Embedder(nn.Module):
