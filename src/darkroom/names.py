@@ -20,6 +20,7 @@ SAMPLER_NAMES = (
 SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 DEVICE_NAMES = ("cpu", "cuda", "mps")
+DEFAULT_MODEL = "emoji"  # built in
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

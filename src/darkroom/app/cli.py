@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from darkroom.app.commands import bench, doctor, generate, inspect, models, train
-from darkroom.app.outcome import EXIT_CODES, Answer, report
+from darkroom.app.outcome import EXIT_CODES, Answer, help_option, report, usage
 from darkroom.errors import CancelledError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Latent diffusion in one small, strict library: pictures from prompts.",
     epilog=f'Start with: darkroom generate "a red apple"\n\n{EXIT_CODES}',
     no_args_is_help=True,
+    add_completion=False,  # typer's own two options cost an import of pydantic on every run
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -36,10 +37,65 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _install(ctx: typer.Context, param: Any, asked: bool) -> None:
+    if asked:
+        from typer.completion import install_callback
+
+        install_callback(ctx, param, _shell())
+
+
+def _show(ctx: typer.Context, param: Any, asked: bool) -> None:
+    if asked:
+        from typer.completion import show_callback
+
+        show_callback(ctx, param, _shell())
+
+
+def _shell() -> str:
+    """The shell that the command was typed into, else the user's usual one."""
+    import shellingham
+
+    try:
+        return shellingham.detect_shell()[0]
+    except shellingham.ShellDetectionFailure:
+        name = os.path.basename(os.environ.get("SHELL", ""))
+        if name not in ("bash", "zsh", "fish"):
+            raise usage("cannot tell which shell this is; set SHELL=/bin/bash") from None
+        return name
+
+
+@app.callback(add_help_option=False)
 def options(
+    asked: Annotated[bool, help_option()] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            expose_value=False,
+            help="Say which version this is.",
+        ),
+    ] = False,
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=_install,
+            is_eager=True,
+            expose_value=False,
+            help="Teach this shell to complete verbs, flags and names.",
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            callback=_show,
+            is_eager=True,
+            expose_value=False,
+            help="Print the script that --install-completion would install.",
+        ),
     ] = False,
 ) -> None:
     """Hold the options of ``darkroom`` itself."""
@@ -53,6 +109,10 @@ models.add_to(app)
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing but ``SystemExit`` escapes."""
     answer = Answer(wanted="--json" in arguments)
+    if "_DARKROOM_COMPLETE" in os.environ:  # the shell asks for completions
+        from typer.completion import completion_init
+
+        completion_init()
     command: Any = typer.main.get_command(app)
     try:
         # typer itself turns Ctrl-C and --help into a returned exit code

@@ -10,8 +10,6 @@ from pathlib import Path
 from darkroom.weights.locate import ASSETS, built_in_names, cache_root
 from darkroom.weights.registry import MODEL_SUFFIXES, model_folders, registered, size_problems
 
-DEFAULT = "emoji"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Found:

@@ -37,6 +37,24 @@ class Answer:
             sys.stdout.flush()
 
 
+def help_option() -> Any:
+    """``--help`` of a group of verbs; typer's own imports pydantic to find that it is absent."""
+
+    def show(ctx: typer.Context, asked: bool) -> None:
+        if asked:
+            typer.echo(ctx.get_help())
+            raise typer.Exit
+
+    return typer.Option(
+        "--help",
+        "-h",
+        callback=show,
+        is_eager=True,
+        expose_value=False,
+        help="Show this message and exit.",
+    )
+
+
 def usage(message: str, flag: str = "") -> Exception:
     """The error of a wrong combination of arguments, for ``raise``."""
     return UsageError(f"{flag}: {message}" if flag else message)

@@ -79,11 +79,11 @@ class Progress:
 
     def line(self) -> str:
         """'drawing: 40 % (12 of 30 steps), 5.2 it/s, 3.4 s left'."""
-        percent = 100 * self.done / self.total if self.total else 100
+        percent = math.floor(100 * self.done / self.total + 1e-9) if self.total else 100
         left = (self.total - self.done) / self.rate if self.rate else math.inf
         note = f", {self.note}" if self.note else ""
         rest = f", {seconds_text(left)} left" if 0 < left < math.inf else ""
-        return f"{self.title}: {percent:.0f} % ({self.count()}), {self.speed()}{rest}{note}"
+        return f"{self.title}: {percent} % ({self.count()}), {self.speed()}{rest}{note}"
 
     def count(self) -> str:
         """'12 of 30 steps' or '1.2 MB of 4.0 MB'."""

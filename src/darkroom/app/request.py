@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.app.found import DEFAULT
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
+from darkroom.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from darkroom.generation.params import Params
@@ -93,4 +93,4 @@ class Request:
     @property
     def model_name(self) -> str:
         """The model that is meant; the built-in one if none was said."""
-        return self.model or DEFAULT
+        return self.model or DEFAULT_MODEL

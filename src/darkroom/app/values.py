@@ -30,7 +30,7 @@ def size(text: str) -> tuple[int, int]:
         if not 8 <= pixels <= LARGEST:
             raise typer.BadParameter(f"{what} {pixels}: expected 8 to {LARGEST} pixels")
         if pixels % 8:
-            near = max(8, 8 * round(pixels / 8))
+            near = (pixels + 4) // 8 * 8
             raise typer.BadParameter(
                 f"{what} {pixels} is no multiple of 8; the nearest that is: {near}"
             )
@@ -60,6 +60,13 @@ def device(text: str) -> str:
             f"no device {text!r}{did_you_mean(kind, DEVICE_NAMES)}; known: {' '.join(DEVICE_NAMES)}"
         )
     return text
+
+
+def seed(text: str) -> int:
+    """A whole number that torch's generators take."""
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= 2**63:
+        raise typer.BadParameter(f"{text!r}: expected a whole number from 0 to {2**63 - 1}")
+    return int(text)
 
 
 def guidance(text: str) -> float:

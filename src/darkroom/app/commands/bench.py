@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from darkroom.app import values
-from darkroom.app.found import DEFAULT
 from darkroom.app.outcome import EXIT_CODES, Answer
 from darkroom.app.terminal import bytes_text, say, table
+from darkroom.names import DEFAULT_MODEL
 
 EXAMPLES = """Examples:
 
@@ -29,7 +29,7 @@ def bench(
         typer.Option(
             metavar="NAME|PATH", autocompletion=values.complete_model, help="What to measure."
         ),
-    ] = DEFAULT,
+    ] = DEFAULT_MODEL,
     size: Annotated[
         Any,
         typer.Option(

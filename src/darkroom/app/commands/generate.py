@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from darkroom.app import values
-from darkroom.app.found import DEFAULT
 from darkroom.app.outcome import EXIT_CODES, Answer, usage
 from darkroom.app.output import SUFFIXES, Output, output
 from darkroom.app.request import Request
 from darkroom.app.terminal import say, seconds_text, show
+from darkroom.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from darkroom.generation.picture import Picture
@@ -47,7 +47,7 @@ def generate(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help=f"A name of `darkroom models list`, a file, or a folder. Default: {DEFAULT}.",
+            help=f"A name (`darkroom models list`), file or folder. Default: {DEFAULT_MODEL}.",
             autocompletion=values.complete_model,
             rich_help_panel=PICTURE,
         ),
@@ -66,11 +66,10 @@ def generate(
         ),
     ] = None,
     seed: Annotated[
-        int | None,
+        Any,
         typer.Option(
-            min=0,
-            max=2**63 - 1,
             metavar="N",
+            parser=values.seed,
             help="Of the first picture; the next ones count up. Default: random.",
             rich_help_panel=PICTURE,
         ),
@@ -252,7 +251,7 @@ def _draw(
     check_model_name(request.model_name)
     if not request.model:
         say(
-            f"model: {DEFAULT} (built in, small); for a real one: "
+            f"model: {DEFAULT_MODEL} (built in, small); for a real one: "
             "darkroom models pull hf:owner/name, then --model NAME"
         )
     wanted = 1 if request.batch else len(request.prompts) * (request.count or 1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from darkroom.app import values
-from darkroom.app.outcome import EXIT_CODES, Answer
+from darkroom.app.outcome import EXIT_CODES, Answer, help_option
 from darkroom.app.progress import Progress
 from darkroom.app.terminal import bytes_text, say, show, table
 from darkroom.errors import CheckpointError, ConfigError, ModelNotFoundError
@@ -28,8 +28,8 @@ def add_to(parent: typer.Typer) -> None:
     parent.add_typer(app, name="models")
 
 
-@app.callback()
-def models(ctx: typer.Context) -> None:
+@app.callback(add_help_option=False)
+def models(ctx: typer.Context, asked: Annotated[bool, help_option()] = False) -> None:
     """List the models on this machine, name them, bring them, check them."""
     if ctx.invoked_subcommand is None:
         list_models(ctx)

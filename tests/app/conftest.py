@@ -1,0 +1,45 @@
+"""The command line, run in this process or in one of its own, with a home of its own."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from app_commands import Ended, command
+
+from darkroom.app.cli import run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """A data folder and a cache that hold nothing, and a working folder."""
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "DARKROOM_MODELS", "DARKROOM_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def darkroom(capfd):
+    """Run a command line in this process."""
+
+    def call(*arguments: object) -> Ended:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def spawn():
+    """Run a command line in a process of its own; gives the finished process."""
+
+    def call(*arguments: object, **options) -> subprocess.CompletedProcess:
+        options = {"capture_output": True, "timeout": 120} | options
+        return subprocess.run(command(*arguments), **options)
+
+    return call
