@@ -1,22 +1,24 @@
 """Build a network around tensors that exist already: nothing is initialised, nothing held twice."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.errors import LayoutError
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def assemble(
-    model: Callable[[Any], nn.Module],
+    model: Callable[[Any], M],
     config: Any,
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype,
     device: torch.device,
     after_each: Callable[[], None] = lambda: None,
-) -> nn.Module:
+) -> M:
     """Build ``model(config)`` on the meta device and give it ``tensors``, converted one by one.
 
     Tensors that have the dtype and device already are taken as they are: they may be views of a

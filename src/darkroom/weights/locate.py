@@ -206,9 +206,12 @@ def is_complete(folder: Path) -> bool:
         if entry[1] is None:
             continue
         needs_weights = not entry[1].endswith(("Scheduler", "Tokenizer", "TokenizerFast"))
-        if not (folder / part).is_dir():
+        inner = (
+            folder / part if (folder / part).is_dir() else folder
+        )  # old ones have all at the root
+        if inner is folder and not (folder / "config.json").is_file():
             return False
-        files = [path.name for path in (folder / part).iterdir() if path.suffix in WEIGHTS]
+        files = [path.name for path in inner.iterdir() if path.suffix in WEIGHTS]
         if needs_weights and not best_set(files):
             return False
     return True

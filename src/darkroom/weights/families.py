@@ -1,0 +1,176 @@
+"""What the families of Stable Diffusion have in common, for what a file or folder leaves unsaid."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from darkroom.diffusion.latent_diffusion import Autoencoder, LatentDiffusion
+from darkroom.diffusion.sampling_config import SamplingConfig
+from darkroom.errors import CheckpointError, ConfigError
+from darkroom.models.clip_text import ClipTextModel, TextConfig
+from darkroom.models.unet import UNetConfig
+from darkroom.names import did_you_mean
+from darkroom.text.encoder import PromptEncoder, Tower
+from darkroom.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+SIZE_NUMBERS = 6  # original size, crop, target size: what XL is told besides the text
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "sd1": {"size": (512, 512), "guidance": 7.5},
+        "sd2": {"size": (512, 512), "guidance": 7.5},
+        "sdxl": {"size": (1024, 1024), "guidance": 5.0},
+        "sdxl-refiner": {"size": (1024, 1024), "guidance": 5.0},
+    }
+)
+TRAINED = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+PNDM = {
+    **TRAINED,
+    "_class_name": "PNDMScheduler",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
+DDIM = {
+    **TRAINED,
+    "_class_name": "DDIMScheduler",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+EULER = {
+    **TRAINED,
+    "_class_name": "EulerDiscreteScheduler",
+    "timestep_spacing": "leading",
+    "interpolation_type": "linear",
+}
+TURBO = {
+    **TRAINED,
+    "_class_name": "EulerAncestralDiscreteScheduler",
+    "timestep_spacing": "trailing",
+}
+# The scheduler that the family's repositories ship with, for files that have none.
+SCHEDULERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"sd1": PNDM, "sd2": DDIM, "sdxl": EULER, "sdxl-refiner": EULER}
+)
+PREDICTION_TYPES = {
+    "noise": "epsilon",
+    "velocity": "v_prediction",
+    "sample": "sample",
+    "flow": "flow_prediction",
+}
+
+
+def family_of(unet: UNetConfig, towers: Sequence[TextConfig]) -> str:
+    """The family by structure, whatever the sizes."""
+    if len(towers) == 2:
+        return "sdxl"
+    if unet.vector_channels:
+        return "sdxl-refiner"
+    return "sd1" if towers[0].quick_gelu else "sd2"
+
+
+def check_prediction(name: str) -> str:
+    """Return ``name`` if a network can be said to predict that.
+
+    Raises:
+        ConfigError: with the nearest valid name.
+    """
+    if name not in PREDICTION_TYPES:
+        valid = ", ".join(PREDICTION_TYPES)
+        raise ConfigError(
+            f"prediction {name!r} is unknown{did_you_mean(name, PREDICTION_TYPES)}; one of {valid}"
+        )
+    return name
+
+
+def predicting(sampling: SamplingConfig, prediction: str | None) -> SamplingConfig:
+    """``sampling`` for a network that predicts this; None leaves it as it is."""
+    if prediction is None:
+        return sampling
+    kind = PREDICTION_TYPES[check_prediction(prediction)]
+    return replace(sampling, settings={**sampling.settings, "prediction_type": kind})
+
+
+def sized(sample: Any, factor: int) -> dict[str, Any]:
+    """The size in pixels that a config's ``sample_size`` (of latents) means."""
+    if isinstance(sample, int):
+        return {"size": (sample * factor, sample * factor)}
+    if isinstance(sample, list) and len(sample) == 2:
+        return {"size": (sample[0] * factor, sample[1] * factor)}
+    return {}
+
+
+def prompt_encoder(
+    family: str,
+    unet: UNetConfig,
+    models: Sequence[ClipTextModel],
+    tokenizers: Sequence[Tokenizer],
+    *,
+    zero_unconditional: bool,
+    where: str,
+) -> PromptEncoder:
+    """Text towers as the family's U-Net expects them.
+
+    Raises:
+        CheckpointError: the towers do not make what the U-Net takes, or it is the XL refiner.
+    """
+    xl = family.startswith("sdxl")
+    towers = [
+        Tower(model, tokenizer, layer=-2 if xl else -1, norm=not xl)
+        for model, tokenizer in zip(models, tokenizers, strict=True)
+    ]
+    width = sum(model.config.channels for model in models)
+    if width != unet.text_channels:
+        raise CheckpointError(
+            f"{where}: the text towers make {width} channels, the U-Net takes {unet.text_channels}"
+        )
+    if not unet.vector_channels:
+        return PromptEncoder(towers)
+    room = unet.vector_channels - models[-1].config.projection
+    if room % SIZE_NUMBERS:
+        raise CheckpointError(
+            f"{where}: the XL refiner, which is told an aesthetic score in place of a size; only "
+            "the base model is supported: load sd_xl_base_1.0"
+        )
+    return PromptEncoder(
+        towers, size_channels=room // SIZE_NUMBERS, zero_unconditional=zero_unconditional
+    )
+
+
+def latent_diffusion(
+    *,
+    unet: nn.Module,
+    autoencoder: Autoencoder,
+    text_encoder: PromptEncoder,
+    sampling: SamplingConfig,
+    family: str,
+    name: str,
+    settings: Mapping[str, Any],
+    notes: Sequence[str],
+    source: str,
+) -> LatentDiffusion:
+    """Put the parts together; ``notes`` are logged and kept in ``settings["notes"]``."""
+    for note in notes:
+        log.info("%s: %s", name, note)
+    return LatentDiffusion(
+        unet=unet,
+        autoencoder=autoencoder,
+        text_encoder=text_encoder,
+        schedule=sampling.schedule(),
+        prediction=sampling.prediction(),
+        sampling=sampling,
+        name=name,
+        family=family,
+        settings={**SETTINGS.get(family, {}), **settings, "notes": tuple(notes)},
+        source=source,
+    )

@@ -1,0 +1,367 @@
+"""Folders as diffusers and transformers write them: a pipeline of parts, or one model alone."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.config import from_dict
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.diffusion.pixel_diffusion import PixelDiffusion
+from darkroom.diffusion.sampling_config import SamplingConfig
+from darkroom.errors import CheckpointError, ConfigError, LayoutError
+from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.clip_text import ClipTextModel, TextConfig
+from darkroom.models.unconditional_unet import UnconditionalUNet, UnconditionalUNetConfig
+from darkroom.models.unet import UNet, UNetConfig
+from darkroom.text.tokenizer import Tokenizer
+from darkroom.weights import configs, families
+from darkroom.weights.assemble import assemble, release
+from darkroom.weights.catalog import Known
+from darkroom.weights.files import read_sharded, read_tensors
+from darkroom.weights.layout import Layout
+from darkroom.weights.layouts import autoencoder, clip_text, unconditional_unet, unet
+from darkroom.weights.locate import WEIGHTS, best_set
+
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+ASIDE = {
+    "safety_checker": "the safety checker is left aside: pictures are not censored",
+    "feature_extractor": "",  # belongs to the safety checker or the depth estimator
+    "image_encoder": "the image encoder is left aside: prompts are text",
+    "depth_estimator": "the depth estimator is left aside: give a depth map",
+}
+CONFIGS: Mapping[type[nn.Module], type] = {
+    Autoencoder: AutoencoderConfig,
+    ClipTextModel: TextConfig,
+    UNet: UNetConfig,
+    UnconditionalUNet: UnconditionalUNetConfig,
+}
+PARTS = frozenset(
+    {"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"}
+)
+PIPELINE_VALUES = frozenset(
+    {
+        "force_zeros_for_empty_prompt",
+        "requires_safety_checker",
+        "requires_aesthetics_score",  # of the refiner
+        "add_watermarker",
+    }
+)
+TEXT_CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+
+
+Json = Mapping[str, Any]
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a model is to become, whatever it is read from."""
+
+    dtype: torch.dtype
+    device: torch.device
+    prediction: str | None = None  # the user's word: over the file and the catalogue
+    variant: str | None = None  # of the weights' files; None = the one that fits the dtype
+    ema: bool = True  # of single files that hold both: the averaged weights
+    known: Known | None = None  # the catalogue's row
+    source: str = ""
+
+    @property
+    def preferred(self) -> str:
+        """The variant to take where several are there."""
+        half = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+        return half.get(self.dtype, "") if self.variant is None else self.variant
+
+
+@dataclass(frozen=True)
+class Single:
+    """How to read one class of model."""
+
+    model: type[nn.Module]
+    read: Callable[[Json, str], Any]
+    layout: Layout[Any]
+
+
+SINGLE: Mapping[str, Single] = {
+    "UNet2DModel": Single(
+        UnconditionalUNet,
+        unconditional_unet.unconditional_unet_config,
+        unconditional_unet.DIFFUSERS,
+    ),
+    "UNet2DConditionModel": Single(UNet, configs.unet_config, unet.DIFFUSERS),
+    "AutoencoderKL": Single(Autoencoder, configs.autoencoder_config, autoencoder.DIFFUSERS),
+    "CLIPTextModel": Single(ClipTextModel, configs.text_config, clip_text.HUGGINGFACE),
+    "CLIPTextModelWithProjection": Single(
+        ClipTextModel, configs.text_config, clip_text.HUGGINGFACE
+    ),
+}
+
+
+@dataclass
+class Reading:
+    """A folder while it is being read, and the remarks it deserves."""
+
+    folder: Path
+    target: Target
+    notes: list[str] = field(default_factory=list)
+
+    def network(
+        self,
+        part: str,
+        model: type[M],
+        classes: tuple[str, ...],
+        read: Callable[[Json, str], Any],
+        layout: Layout[Any],
+    ) -> M:
+        """Build one part from its config.json and its weights.
+
+        Args:
+            part: its folder; "" for a model alone.
+            classes: what the config may call itself, besides our own ``darkroom.<model>``.
+        """
+        folder = self.folder / part
+        where = str(folder / "config.json")
+        data = read_json(folder / "config.json")
+        name = class_of(data)
+        tensors = self.tensors(folder)
+        try:
+            if name == f"darkroom.{model.__name__}":
+                values = {k: v for k, v in data.items() if not k.startswith("_")}
+                config = from_dict(CONFIGS[model], values, where)
+                converted: Mapping[str, Tensor] = tensors
+            elif name in classes or not name:
+                config = read(data, where)
+                converted = layout.convert(tensors, config)
+            else:
+                raise CheckpointError(f"{where}: class {name!r}; expected {' or '.join(classes)}")
+            target = self.target
+            return assemble(model, config, converted, target.dtype, target.device, release(tensors))
+        except LayoutError as error:
+            raise LayoutError(f"{folder}: {error}") from None
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
+
+    def tensors(self, folder: Path) -> Mapping[str, Tensor]:
+        """The weights of one part: the variant that fits, all shards.
+
+        Raises:
+            CheckpointError: there are none.
+        """
+        files = weight_files(folder)
+        chosen = best_set(files, self.target.preferred)
+        if not chosen:
+            raise CheckpointError(
+                f"{folder}: no weights; expected one of "
+                + ", ".join(f"{STEMS[0]}{suffix}" for suffix in WEIGHTS[:2])
+                + ", or the like"
+            )
+        if self.target.variant and f".{self.target.variant}" not in chosen[0]:
+            self.notes.append(f"{folder.name}: no variant {self.target.variant}, took {chosen[0]}")
+        if len(chosen) == 1 and "-of-" not in chosen[0]:
+            return read_tensors(folder / chosen[0])
+        return read_sharded(index_of(folder, chosen))
+
+    def tokenizer(self, part: str) -> Tokenizer:
+        """The folder's own vocabulary, or CLIP's where it has none."""
+        if (self.folder / part).is_dir():
+            return Tokenizer.from_folder(self.folder / part)
+        self.notes.append(f"{part} is missing: CLIP's own vocabulary is used")
+        return Tokenizer.built_in("<|endoftext|>" if part == "tokenizer" else "!")
+
+    def sampling(self, folder: Path) -> SamplingConfig:
+        """What scheduler_config.json says, the user's and the catalogue's word on top."""
+        path = folder / "scheduler_config.json"
+        data = read_json(path)
+        try:
+            sampling = SamplingConfig.from_diffusers(data)
+            prediction = self.target.prediction
+            if prediction is None and "prediction_type" not in data and self.target.known:
+                prediction = self.target.known.prediction
+            return families.predicting(sampling, prediction)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+
+def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffusion:
+    """Read a folder with a model_index.json.
+
+    Raises:
+        CheckpointError: a part is missing, damaged, or of a class that is not supported.
+    """
+    index = read_json(folder / "model_index.json")
+    parts = parts_of(index, folder)
+    if parts.keys() == {"unet", "scheduler"}:  # DDPMPipeline and the like; parts may be at the root
+        return load_single_model(folder, target, "unet", "scheduler")
+    reading = Reading(folder, target)
+    reading.notes += [ASIDE[name] for name in parts if ASIDE.get(name)]
+    reading.notes += [
+        f"model_index.json: {name} = {value!r} is not known and has no effect"
+        for name, value in index.items()
+        if name[0] != "_" and not isinstance(value, list) and name not in PIPELINE_VALUES
+    ]
+    missing = [name for name in ("unet", "vae", "scheduler") if name not in parts]
+    towers = [name for name in ("text_encoder", "text_encoder_2") if name in parts]
+    if missing or not towers:
+        raise CheckpointError(
+            f"{folder}: a pipeline without {', '.join(missing) or 'a text encoder'}; "
+            "expected unet, vae, text_encoder, tokenizer and scheduler"
+        )
+    network = reading.network(
+        "unet", UNet, ("UNet2DConditionModel",), configs.unet_config, unet.DIFFUSERS
+    )
+    vae = reading.network(
+        "vae", Autoencoder, ("AutoencoderKL",), configs.autoencoder_config, autoencoder.DIFFUSERS
+    )
+    models = [
+        reading.network(
+            name, ClipTextModel, TEXT_CLASSES, configs.text_config, clip_text.HUGGINGFACE
+        )
+        for name in towers
+    ]
+    tokenizers = [reading.tokenizer(name.replace("text_encoder", "tokenizer")) for name in towers]
+    own = index.get("_darkroom", {})
+    family = own.get("family") or families.family_of(
+        network.config, [model.config for model in models]
+    )
+    text_encoder = families.prompt_encoder(
+        family,
+        network.config,
+        models,
+        tokenizers,
+        zero_unconditional=bool(index.get("force_zeros_for_empty_prompt", family == "sdxl")),
+        where=str(folder),
+    )
+    sample = read_json(folder / "unet" / "config.json").get("sample_size")
+    return families.latent_diffusion(
+        unet=network,
+        autoencoder=vae,
+        text_encoder=text_encoder,
+        sampling=reading.sampling(folder / "scheduler"),
+        family=family,
+        name=target.known.name if target.known else own.get("name") or folder.name,
+        settings={
+            **families.sized(sample, vae.factor),
+            **(target.known.settings if target.known else {}),
+            **{name: _tuples(value) for name, value in own.get("settings", {}).items()},
+        },
+        notes=reading.notes,
+        source=target.source or str(folder),
+    )
+
+
+def load_single_model(
+    folder: Path, target: Target, part: str = "", scheduler: str = ""
+) -> PixelDiffusion | nn.Module:
+    """Read a folder that holds one model, and perhaps its scheduler.
+
+    Args:
+        part: the model's folder, if it is there; else config.json and weights are at the root.
+        scheduler: the scheduler's folder, likewise.
+
+    Raises:
+        CheckpointError: the model is of a class that is not supported.
+    """
+    inner = folder / part if (folder / part).is_dir() else folder
+    data = read_json(inner / "config.json")
+    name = class_of(data)
+    row = SINGLE.get(name.removeprefix("darkroom."))
+    if row is None:
+        raise CheckpointError(
+            f"{inner / 'config.json'}: a {name or 'model without a class'} is not supported; "
+            f"expected one of {', '.join(SINGLE)}"
+        )
+    reading = Reading(inner, target)
+    network = reading.network("", row.model, (name,), row.read, row.layout)
+    beside = folder / scheduler if (folder / scheduler).is_dir() else folder
+    if not (beside / "scheduler_config.json").is_file():
+        return network
+    sampling = reading.sampling(beside)
+    known = target.known
+    return PixelDiffusion(
+        unet=network,
+        schedule=sampling.schedule(),
+        prediction=sampling.prediction(),
+        sampling=sampling,
+        name=known.name if known else folder.name,
+        settings={**families.sized(data.get("sample_size"), 1), "notes": tuple(reading.notes)},
+        source=target.source or str(folder),
+    )
+
+
+def parts_of(index: Json, folder: Path) -> dict[str, str]:
+    """The class of each part that is there; null ones are not.
+
+    Raises:
+        CheckpointError: a part that Darkroom does not know; it is never imported.
+    """
+    parts = {}
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        kind = entry[1] if len(entry) == 2 else None
+        if kind is None:
+            continue
+        if name not in PARTS and name not in ASIDE:
+            pipeline = index.get("_class_name", "a pipeline")
+            raise CheckpointError(
+                f"{folder}: {pipeline} has a part {name!r} ({kind}) that is not supported"
+            )
+        if str(kind).startswith(("Flax", "Onnx")):
+            raise CheckpointError(f"{folder}: {name} is {kind}; get the PyTorch version")
+        parts[name] = str(kind)
+    return parts
+
+
+def class_of(config: Json) -> str:
+    """The class that a config.json says it is of, or an empty string."""
+    names = config.get("_class_name") or config.get("architectures") or ""
+    return str(names[0] if isinstance(names, list) else names)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: it is missing, or no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing; download the folder again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found a {type(data).__name__}")
+    return data
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files in ``folder`` that may hold the weights of its model."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in WEIGHTS and path.name.startswith(STEMS)
+    )
+
+
+def index_of(folder: Path, shards: list[str]) -> Path:
+    """The index of a set of shards.
+
+    Raises:
+        CheckpointError: there is none that names them.
+    """
+    for path in sorted(folder.glob("*.index*.json")):
+        named = read_json(path).get("weight_map")
+        if isinstance(named, dict) and set(named.values()) & set(shards):
+            return path
+    raise CheckpointError(f"{folder}: {shards[0]} is a part; its .index.json is missing")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,99 @@
+"""``load``: whatever names a model, to the model."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.diffusion.pixel_diffusion import PixelDiffusion
+from darkroom.errors import CheckpointError, ConfigError
+from darkroom.names import DTYPE_NAMES, did_you_mean
+from darkroom.weights.families import check_prediction
+from darkroom.weights.folder import Target, load_pipeline, load_single_model, weight_files
+from darkroom.weights.locate import Located, locate
+from darkroom.weights.single_file import load_single_file
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    prediction: str | None = None,
+    variant: str | None = None,
+    ema: bool = True,
+) -> Any:
+    """Open a model, wherever it is and whatever wrote it.
+
+    Args:
+        model: a built-in name ("emoji"), a registered name, a folder of diffusers, a single file
+            (.safetensors, .ckpt), ``hf:owner/name[@revision][:file]``, or a name that books print
+            ("runwayml/stable-diffusion-v1-5"). Local copies are found without any connection.
+        dtype: "float32", "float16" or "bfloat16"; None = float32 on a CPU, float16 on CUDA.
+        device: None = CUDA where there is one, else the CPU.
+        prediction: what the network predicts ("noise", "velocity"), over what the file or the
+            catalogue says. Needed for an SD 2 single file whose name says nothing.
+        variant: of the weights' files ("fp16"); None = the one that fits ``dtype``.
+        ema: of a single file that holds both, take the averaged weights.
+
+    Returns:
+        A ``LatentDiffusion``; of a folder that holds one network, that network, or with a scheduler
+        beside it a ``PixelDiffusion``. In evaluation mode and without gradients.
+
+    Raises:
+        ModelNotFoundError: nothing is called that; the message has the nearest names.
+        CheckpointError: the files cannot be used, or are something else than a model.
+        ConfigError: an argument is not one of its valid values.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    number = _dtype(dtype, place)
+    if prediction is not None:
+        check_prediction(prediction)
+    wanted = variant or ("fp16" if number == torch.float16 else None)
+    located = locate(model, wanted)
+    target = Target(
+        dtype=number,
+        device=place,
+        prediction=prediction,
+        variant=variant,
+        ema=ema,
+        known=located.known,
+        source=located.source,
+    )
+    return _open(located, target)
+
+
+def _open(located: Located, target: Target) -> LatentDiffusion | PixelDiffusion | nn.Module:
+    path = located.path
+    if path.is_file():
+        return load_single_file(path, target)
+    if (path / "model_index.json").is_file():
+        return load_pipeline(path, target)
+    if (path / "config.json").is_file() and weight_files(path):
+        return load_single_model(path, target)
+    raise CheckpointError(f"{path}: {_what_instead(path)}")
+
+
+def _what_instead(path: Path) -> str:
+    files = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".ckpt"))
+    if files:
+        return f"a folder of single files; load one of them: {', '.join(files[:5])}"
+    folders = sorted(p.parent.name for p in path.glob("*/model_index.json"))
+    if folders:
+        return f"a folder of models; load one of them: {', '.join(folders[:5])}"
+    return "no model here; expected model_index.json, or config.json with weights"
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPE_NAMES:
+        raise ConfigError(
+            f"dtype {name!r} is unknown{did_you_mean(name, DTYPE_NAMES)}; "
+            f"one of {', '.join(DTYPE_NAMES)}"
+        )
+    return getattr(torch, name)

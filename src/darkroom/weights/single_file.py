@@ -1,0 +1,271 @@
+"""Single files of the LDM and SGM families: Stable Diffusion 1.x, 2.x, XL with all their parts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkroom.config import from_dict
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.diffusion.sampling_config import SamplingConfig
+from darkroom.diffusion.schedule import NoiseSchedule
+from darkroom.errors import CheckpointError, ConfigError, LayoutError
+from darkroom.models.autoencoder import SDXL_AUTOENCODER, Autoencoder
+from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.unet import UNet, UNetConfig
+from darkroom.text.tokenizer import Tokenizer
+from darkroom.weights import families
+from darkroom.weights.assemble import assemble, release
+from darkroom.weights.catalog import Known, by_file
+from darkroom.weights.files import read_header, read_tensors
+from darkroom.weights.folder import CONFIGS, Target
+from darkroom.weights.layouts import single_file as layouts
+
+OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
+UNET = "model.diffusion_model."
+AVERAGED = "model_ema."
+PART_MODELS = {
+    "unet": UNet,
+    "autoencoder": Autoencoder,
+    "text": ClipTextModel,
+    "text2": ClipTextModel,
+}
+PADS = {"sd1": ("<|endoftext|>",), "sd2": ("!",), "sdxl": ("<|endoftext|>", "!")}
+ASIDE = {"depth": "the depth network is left aside: give a depth map"}
+
+
+def load_single_file(path: Path, target: Target) -> LatentDiffusion:
+    """Read one file that holds a U-Net, an autoencoder and text towers.
+
+    Raises:
+        CheckpointError: the file is something else, has no family we know, or does not say what
+            its network predicts.
+    """
+    tensors = read_tensors(path)
+    header = read_header(path)
+    names = list(tensors)
+    try:
+        family = layouts.family_of(dict.fromkeys(names))
+    except LayoutError as error:
+        raise CheckpointError(f"{path}: {what_it_is(path) or error}") from None
+    own = _own(header.metadata, path)
+    family = _with_own_sizes(family, own, path)
+    notes: list[str] = []
+    state = dict(_averaged(tensors, target.ema, notes))
+    try:
+        parts = layouts.read(state, family)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from None
+    notes += [ASIDE[name] for name in layouts.split(state, family) if name in ASIDE]
+    missing = [p.name for p in family.parts if p.layouts and p.name not in parts]
+    if missing:
+        raise CheckpointError(
+            f"{path}: a {family.name} file without {' and '.join(missing)}; use a full checkpoint"
+        )
+    known = target.known or by_file(path.stem)
+    said = Said(path, family.name, state, header.metadata, own, known)
+    sampling = said.sampling(parts["unet"][0], target.prediction)
+    tokenizers = _tokenizers(own, family.name)
+
+    config, converted = parts["autoencoder"]
+    parts["autoencoder"] = _scaled(config, own, family.name, state), converted
+    networks = {
+        name: assemble(
+            PART_MODELS[name], config, converted, target.dtype, target.device, release(tensors)
+        )
+        for name, (config, converted) in parts.items()
+    }
+    unet, autoencoder = networks.pop("unet"), networks.pop("autoencoder")
+    assert isinstance(unet, UNet)
+    assert isinstance(autoencoder, Autoencoder)
+    text_encoder = families.prompt_encoder(
+        family.name,
+        unet.config,
+        [model for model in networks.values() if isinstance(model, ClipTextModel)],
+        tokenizers,
+        zero_unconditional=own.get("zero_unconditional", family.name == "sdxl"),
+        where=str(path),
+    )
+    return families.latent_diffusion(
+        unet=unet,
+        autoencoder=autoencoder,
+        text_encoder=text_encoder,
+        sampling=sampling,
+        family=own.get("family", family.name),
+        name=own.get("name") or path.stem,
+        settings=said.settings(sampling),
+        notes=notes,
+        source=target.source or str(path),
+    )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a file, its metadata and the catalogue say about how its network was trained."""
+
+    path: Path
+    family: str
+    state: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    own: Mapping[str, Any]
+    known: Known | None
+
+    def sampling(self, unet: UNetConfig, prediction: str | None) -> SamplingConfig:
+        """The scheduler of the family, for this network.
+
+        Raises:
+            CheckpointError: an SD 2 file that does not say what it predicts.
+        """
+        if "scheduler" in self.own:
+            try:
+                return families.predicting(
+                    SamplingConfig.from_diffusers(self.own["scheduler"]), prediction
+                )
+            except ConfigError as error:
+                raise CheckpointError(f"{self.path}: {error}") from None
+        turbo = self.known is not None and self.known.settings.get("steps") == 1
+        config = {**(families.TURBO if turbo else families.SCHEDULERS[self.family])}
+        if "ztsnr" in self.state:
+            config["rescale_betas_zero_snr"] = True
+        betas = self.betas()
+        if betas is not None:
+            config["trained_betas"] = betas
+        name = prediction or self.prediction(unet)
+        return families.predicting(SamplingConfig.from_diffusers(config), name)
+
+    def prediction(self, unet: UNetConfig) -> str:
+        """Noise or velocity, by the file, then the catalogue, then the family."""
+        spec = self.metadata.get("modelspec.prediction_type", "")
+        if "v_pred" in self.state or spec.startswith("v"):
+            return "velocity"
+        if spec:
+            return "noise"
+        if self.known is not None and self.known.prediction:
+            return self.known.prediction
+        if self.family == "sd2" and unet.in_channels == 4:
+            raise CheckpointError(
+                f"{self.path}: a Stable Diffusion 2 file does not say what it predicts; pass "
+                'prediction="velocity" (2.0 and 2.1 at 768 pixels) or prediction="noise" '
+                "(the -base models at 512 pixels, sd-turbo)"
+            )
+        return "noise"
+
+    def betas(self) -> list[float] | None:
+        """The schedule, where the file brings another one than the family's."""
+        found = self.state.get("alphas_cumprod")
+        if found is None or found.ndim != 1 or len(found) < 2:
+            return None
+        alpha_bar = found.double()
+        sigmas = torch.tensor(NoiseSchedule.scaled_linear().sigmas, dtype=torch.float64)
+        usual = 1 / (sigmas.square() + 1)
+        if len(usual) == len(alpha_bar) and torch.allclose(usual, alpha_bar, rtol=2e-2, atol=1e-4):
+            return None
+        before = torch.cat((torch.ones(1, dtype=torch.float64), alpha_bar[:-1]))
+        return (1 - alpha_bar / before).clamp(0, 0.999).tolist()
+
+    def settings(self, sampling: SamplingConfig) -> dict[str, Any]:
+        """Size, guidance and steps, where they differ from the family's."""
+        own = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in self.own.get("settings", {}).items()
+        }
+        velocity = sampling.settings.get("prediction_type") == "v_prediction"
+        large = {"size": (768, 768)} if self.family == "sd2" and velocity else {}
+        return {**large, **(self.known.settings if self.known else {}), **own}
+
+
+def what_it_is(path: Path) -> str:
+    """One clause on what a file that is no checkpoint is, and what to do with it."""
+    try:
+        from darkroom.weights.inspect import inspect
+    except ImportError:
+        return ""
+    report = inspect(path)
+    return f"is a {report.kind}, not a checkpoint"
+
+
+def _averaged(
+    tensors: Mapping[str, Tensor], wanted: bool, notes: list[str]
+) -> Mapping[str, Tensor]:
+    """The tensors, the U-Net's replaced by their moving averages where they are there and wanted.
+
+    LDM keeps the average of ``diffusion_model.a.b`` as ``model_ema.diffusion_modelab``.
+    """
+    averages = {
+        name: AVERAGED + name.removeprefix("model.").replace(".", "")
+        for name in tensors
+        if name.startswith(UNET)
+    }
+    found = {name: other for name, other in averages.items() if other in tensors}
+    if not found:
+        return {name: tensors[name] for name in tensors}
+    if not wanted:
+        notes.append("the file's averaged weights (EMA) are left aside, as asked")
+        return {name: tensors[name] for name in tensors}
+    notes.append("the averaged weights (EMA) are used; ema=False takes the others")
+    return {name: tensors[found.get(name, name)] for name in tensors}
+
+
+def _own(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    if OWN not in metadata:
+        return {}
+    try:
+        own = json.loads(metadata[OWN])
+    except (ValueError, RecursionError):
+        own = None
+    if not isinstance(own, dict):
+        raise CheckpointError(f"{path}: its {OWN!r} metadata is damaged; download it again")
+    return own
+
+
+def _with_own_sizes(family: layouts.Family, own: Mapping[str, Any], path: Path) -> layouts.Family:
+    """The family, its parts of the sizes that the file's metadata tells."""
+    sizes = own.get("configs", {})
+
+    def sized(part: layouts.Part) -> layouts.Part:
+        if part.name not in sizes:
+            return part
+        kind = CONFIGS[PART_MODELS[part.name]]
+        config = from_dict(kind, sizes[part.name], f"{path}: {part.name}")
+        own = tuple(replace(layout, presets={"own": config}) for layout in part.layouts)
+        return replace(part, layouts=own)
+
+    try:
+        return replace(family, parts=tuple(sized(part) for part in family.parts))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _scaled(config: Any, own: Mapping[str, Any], family: str, state: Mapping[str, Tensor]) -> Any:
+    """The autoencoder's config with the scale of its latents, which shapes do not tell."""
+    if "configs" in own:
+        return config
+    if family.startswith("sdxl"):
+        return replace(config, scale=SDXL_AUTOENCODER.scale)
+    found = state.get("scale_factor")
+    if found is not None and found.numel() == 1:
+        return replace(config, scale=round(float(found), 6))
+    return config
+
+
+def _tokenizers(own: Mapping[str, Any], family: str) -> list[Tokenizer]:
+    if "tokenizers" in own:
+        return [_tokenizer(data) for data in own["tokenizers"]]
+    return [Tokenizer.built_in(pad) for pad in PADS.get(family, ("!",))]
+
+
+def _tokenizer(data: Mapping[str, Any]) -> Tokenizer:
+    if "vocab" not in data:
+        return Tokenizer.built_in(data["pad"])
+    return Tokenizer(
+        data["vocab"],
+        [(a, b) for a, b in data["merges"]],
+        bos=data["bos"],
+        eos=data["eos"],
+        pad=data["pad"],
+        max_length=data["max_length"],
+    )
