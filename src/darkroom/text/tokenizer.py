@@ -189,8 +189,8 @@ def _backend(
     backend.normalizer = normalizer()  # pyright: ignore[reportAttributeAccessIssue]
     backend.pre_tokenizer = splitter()  # pyright: ignore[reportAttributeAccessIssue]
     backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    backend.add_tokens(list(added))
-    backend.add_special_tokens(markers)
+    distinct = {token.content: token for token in (*markers, *added)}
+    backend.add_tokens(sorted(distinct.values(), key=lambda token: vocab[token.content]))
     return backend
 
 

@@ -24,27 +24,27 @@ def read_folder(folder: Path) -> dict[str, Any]:
         CheckpointError: A file is missing, damaged, or not of CLIP's kind.
     """
     vocab, merges = _vocabulary(folder)
-    settings = {**_object(folder / "special_tokens_map.json")}
-    config = _object(folder / "tokenizer_config.json")
-    settings.update({key: value for key, value in config.items() if value is not None})
-    markers = {
-        "bos": _added(settings.get("bos_token", BOS)),
-        "eos": _added(settings.get("eos_token", EOS)),
-    }
-    markers["pad"] = _added(settings.get("pad_token") or settings.get("eos_token", EOS))
-    names = {marker.content for marker in markers.values()}
-    added = []
-    for token, number in _added_tokens(folder, config):
+    settings = _object(folder / "tokenizer_config.json")
+    tokens = _added_tokens(folder, settings)
+    if (
+        "added_tokens_decoder" not in settings
+    ):  # the older way of writing; its map has the last word
+        settings |= _object(folder / "special_tokens_map.json")
+    known = {token.content: token for token in tokens.values()}
+    markers: dict[str, AddedToken] = {}
+    for name, default in (("bos", BOS), ("eos", EOS), ("pad", EOS)):
+        marker = _token(settings.get(f"{name}_token") or default, folder)
+        markers[name] = known.pop(marker.content, marker)
+    for number, token in tokens.items():
         if vocab.setdefault(token.content, number) != number:
             raise CheckpointError(
                 f"{folder}: token {token.content!r} has id {vocab[token.content]} in the "
                 f"vocabulary and {number} among the added tokens"
             )
-        if token.content not in names:
-            added.append(token)
     length = settings.get("model_max_length", _DEFAULT_LENGTH)
     if not isinstance(length, int | float) or not 3 <= length <= _LONGEST:
         length = _DEFAULT_LENGTH
+    added = [token for token in tokens.values() if token.content in known]
     return {"vocab": vocab, "merges": merges, **markers, "max_length": int(length), "added": added}
 
 
@@ -101,23 +101,38 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _added_tokens(folder: Path, config: dict[str, Any]) -> list[tuple[AddedToken, int]]:
-    """Tokens that the folder adds to the vocabulary, with their ids, in order of id."""
-    found: dict[int, AddedToken] = {}
-    for content, number in _object(folder / "added_tokens.json").items():
-        found[int(number)] = AddedToken(content, normalized=False)
-    for number, entry in (config.get("added_tokens_decoder") or {}).items():
-        found[int(number)] = _added(entry)
-    return [(found[number], number) for number in sorted(found)]
+def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
+    """Tokens that the folder adds to the vocabulary, in order of id."""
+    entries: list[tuple[Any, Any]] = []
+    if "added_tokens_decoder" in settings:
+        entries += dict(settings["added_tokens_decoder"] or {}).items()
+    else:
+        for content, number in _object(folder / "added_tokens.json").items():
+            entries.append((number, {"content": content, "special": False, "normalized": True}))
+        listed = _object(folder / "tokenizer.json").get("added_tokens") or []
+        entries += [(entry.get("id"), entry) for entry in listed if isinstance(entry, dict)]
+    found = {_number(number, folder): _token(entry, folder) for number, entry in entries}
+    return {number: found[number] for number in sorted(found)}
 
 
-def _added(entry: object) -> AddedToken:
+def _number(value: object, folder: Path) -> int:
+    if isinstance(value, int | str) and str(value).isdecimal():
+        return int(value)
+    raise CheckpointError(f"{folder}: {value!r} is not the id of an added token")
+
+
+def _token(entry: object, folder: Path) -> AddedToken:
     """A token as the folders write it: a string, or a dictionary with the rules of its match."""
     if isinstance(entry, str):
         return AddedToken(entry, special=True, normalized=False)
     if isinstance(entry, dict) and isinstance(entry.get("content"), str):
         rules = {key: bool(entry.get(key, False)) for key in ("single_word", "lstrip", "rstrip")}
         return AddedToken(
-            entry["content"], **rules, normalized=bool(entry.get("normalized", True)), special=True
+            entry["content"],
+            **rules,
+            normalized=bool(entry.get("normalized", True)),
+            special=bool(entry.get("special", True)),
         )
-    raise CheckpointError(f"token {entry!r} is neither a string nor an object with 'content'")
+    raise CheckpointError(
+        f"{folder}: token {entry!r:.60} is neither a string nor an object with 'content'"
+    )
