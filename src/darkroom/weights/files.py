@@ -20,7 +20,11 @@ from darkroom.weights.readers.faults import AGAIN, Fault, naming, printable
 from darkroom.weights.readers.names import Leaf, dotted, find_model, plain_extras, replace_leaves
 from darkroom.weights.readers.opening import open_mapped, sniff
 from darkroom.weights.readers.records import ITEM_SIZE, ArrayRecord, Inert, Storage
-from darkroom.weights.readers.safetensors_header import Span, read_safetensors_header
+from darkroom.weights.readers.safetensors_header import (
+    MOST_TENSORS,
+    Span,
+    read_safetensors_header,
+)
 from darkroom.weights.readers.torch_file import TorchFile, read_archive, read_stream
 from darkroom.weights.readers.zip_archive import check_sum, unpack
 
@@ -170,9 +174,12 @@ def _shards(path: Path) -> dict[str, list[str]]:
         if len(data) > LONGEST_INDEX:
             raise Fault(f"is an index of {len(data):,} bytes", "use another file")
         text = data[:]
-        if text.count(b"[") + text.count(b"{") > 1000:
+        if text.count(b"[") + text.count(b"{") > 1000 or text.count(b",") > MOST_TENSORS:
             raise Fault("is no index of shards", AGAIN)
-        index = json.loads(text)
+        try:
+            index = json.loads(text)
+        except (ValueError, RecursionError):
+            raise Fault("is not JSON", AGAIN) from None
         weights = index.get("weight_map") if type(index) is dict else None
         if type(weights) is not dict or not weights:
             raise Fault("has no weight_map that says which file holds what", AGAIN)

@@ -13,7 +13,7 @@ from darkroom.weights.readers.faults import AGAIN, Fault, printable
 from darkroom.weights.readers.records import ITEM_SIZE
 
 LONGEST_HEADER = 16 << 20
-MOST_TENSORS = 100_000
+MOST_TENSORS = 50_000
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -63,6 +63,8 @@ def read_safetensors_header(data: mmap.mmap) -> tuple[dict[str, Span], dict[str,
         raise Fault("has metadata that are not text", AGAIN)
     if len(header) > MOST_TENSORS:
         raise Fault(f"lists {len(header):,} tensors, more than any model has", "use another file")
+    if not header:
+        raise Fault("holds no tensors", "check which file it is")
     begin = 8 + length
     spans = {name: _span(name, entry, begin) for name, entry in header.items()}
     _check_coverage(spans, begin, len(data))
