@@ -249,10 +249,11 @@ def test_a_compressed_bomb_is_not_unpacked() -> None:
 
 
 def test_too_many_pixels_are_refused_by_the_header() -> None:
-    header = struct.pack(">LLBBBBB", 9000, 9000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    data = (
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">L", 13) + chunk + struct.pack(">L", zlib.crc32(chunk))
-    )
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">LLBBBBB", 9000, 9000, 8, 2, 0, 0, 0))
     with pytest.raises(ImageError, match="50 million pixels"):
-        read_params(data + struct.pack(">L", 0) + b"IEND" + struct.pack(">L", zlib.crc32(b"IEND")))
+        read_params(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b""))
