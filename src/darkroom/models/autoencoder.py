@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.nn.attention import Attention
+from darkroom.nn.attention import PixelAttention
+from darkroom.nn.normalization import NormSilu
 from darkroom.nn.residual import ResidualBlock, Upsample
 
 
@@ -24,6 +25,7 @@ class AutoencoderConfig:
     shift: float = 0.0  # subtracted before the scale
     quantize: bool = True  # 1x1 convolutions on both sides of the latent
     middle_attention: bool = True
+    patch: int = 1  # pixels per side folded into channels before the first convolution
 
 
 SD_AUTOENCODER = AutoencoderConfig()
@@ -45,7 +47,7 @@ class Autoencoder(nn.Module):
     @property
     def factor(self) -> int:
         """Pixels per latent, along each side."""
-        return 2 ** (len(self.config.channels) - 1)
+        return self.config.patch * 2 ** (len(self.config.channels) - 1)
 
     @property
     def channels(self) -> int:
@@ -81,7 +83,8 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         c = config.channels
-        self.input = nn.Conv2d(config.in_channels, c[0], 3, padding=1)
+        self.fold = nn.PixelUnshuffle(config.patch) if config.patch > 1 else nn.Identity()
+        self.input = nn.Conv2d(config.in_channels * config.patch**2, c[0], 3, padding=1)
         self.down, width = nn.ModuleList(), c[0]
         for level, out in enumerate(c):
             for _ in range(config.blocks):
@@ -90,14 +93,14 @@ class Encoder(nn.Module):
             if level < len(c) - 1:
                 self.down.append(Downsample(width))
         self.middle = middle(config)
-        self.norm = nn.GroupNorm(config.groups, width, eps=1e-6)
+        self.norm = NormSilu(config.groups, width, eps=1e-6)
         self.output = nn.Conv2d(width, 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.input(x)
+        x = self.input(self.fold(x))
         for layer in self.down:
             x = layer(x)
-        return self.output(F.silu(self.norm(self.middle(x))))
+        return self.output(self.norm(self.middle(x)))
 
 
 class Decoder(nn.Module):
@@ -116,27 +119,15 @@ class Decoder(nn.Module):
                 width = out
             if level > 0:
                 self.up.append(Upsample(width))
-        self.norm = nn.GroupNorm(config.groups, width, eps=1e-6)
-        self.output = nn.Conv2d(width, config.in_channels, 3, padding=1)
+        self.norm = NormSilu(config.groups, width, eps=1e-6)
+        self.output = nn.Conv2d(width, config.in_channels * config.patch**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(config.patch) if config.patch > 1 else nn.Identity()
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.middle(self.input(z))
         for layer in self.up:
             x = layer(x)
-        return self.output(F.silu(self.norm(x)))
-
-
-class PixelAttention(nn.Module):
-    """One head of self-attention over all pixels, around a skip."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.attention = Attention(channels, heads=1, bias=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return x + self.attention(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
+        return self.unfold(self.output(self.norm(x)))
 
 
 class Downsample(nn.Module):

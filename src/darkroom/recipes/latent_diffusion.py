@@ -1,0 +1,167 @@
+"""Train text-to-image latent diffusion from nothing (Rombach et al., arXiv:2112.10752).
+
+A text tower and a U-Net are trained together on the latents of an autoencoder, to predict the
+velocity (Salimans & Ho, arXiv:2202.00512); captions are dropped for guidance (Ho & Salimans,
+arXiv:2207.12598).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.config import from_dict
+from darkroom.diffusion.prediction import PREDICTIONS
+from darkroom.diffusion.schedule import NoiseSchedule
+from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.clip_text import ClipTextModel, TextConfig
+from darkroom.models.unet import UNet, UNetConfig
+from darkroom.recipes.run import Run
+from darkroom.text.tokenizer import Tokenizer
+from darkroom.text.tokenizer_training import train_tokenizer
+from darkroom.training.captions import Variant, all_texts, caption, render, variants
+from darkroom.training.data import CaptionedPictures, image_folder
+from darkroom.training.fit import FitOptions, FitStep, Training, step_generator
+from darkroom.training.saving import read_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Fractions of a batch, by kind of picture (see ``darkroom.training.captions``)."""
+
+    plain: float = 0.56
+    rare: float = 0.10
+    tinted: float = 0.15
+    grounds: float = 0.13
+    both: float = 0.06
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """``recipe = "latent-diffusion"``."""
+
+    data: Path  # a folder with metadata.jsonl
+    autoencoder: Path  # what the autoencoder recipe wrote
+    out: Path  # the run: state, log, and the finished parts
+    size: int = 64  # pixels
+    vocabulary: int = 1280  # tokens
+    prediction: str = "velocity"
+    empty: float = 0.1  # fraction of captions dropped
+    tints: int = 4  # recoloured variants of each picture
+    grounds: int = 4  # variants over a colour
+    both: int = 2
+    mixture: Mixture = field(default_factory=Mixture)
+    save_every: int = 500  # steps
+    text: TextConfig = field(default_factory=TextConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    fit: FitOptions = field(default_factory=FitOptions)
+
+
+class Networks(nn.Module):
+    """What is trained together."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.text = ClipTextModel(config.text)
+        self.unet = UNet(config.unet)
+        for name, parameter in self.text.named_parameters():
+            if name in ("token.weight", "position.weight"):
+                nn.init.normal_(parameter, std=0.02)
+
+
+def train(config: Config) -> Iterator[FitStep]:
+    """Train, yielding every step; at the end write the parts into ``out``."""
+    torch.manual_seed(config.fit.seed)
+    pictures = image_folder(config.data, config.size)
+    config.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(all_texts(pictures), config.vocabulary, config.text.positions)
+    tokenizer.save(config.out / "tokenizer")
+    config = replace(config, text=replace(config.text, vocabulary=len(tokenizer)))
+    config = replace(config, text=replace(config.text, end=tokenizer.eos))
+    bank = Bank(config, pictures, tokenizer, load_autoencoder(config.autoencoder))
+
+    networks = Networks(config).to(memory_format=torch.channels_last)
+    training = Training(networks, config.fit)
+    run = Run(config.out, "latent-diffusion", config, training, config.save_every)
+    prediction = PREDICTIONS[config.prediction]()
+    sigmas = torch.tensor(NoiseSchedule.scaled_linear().sigmas)
+
+    def loss(step: int) -> Tensor:
+        g = step_generator(config.fit.seed, step)
+        clean, ids = bank.batch(config.fit.batch, g)
+        noise = torch.randn(clean.shape, generator=g)
+        # stratified over the levels: one timestep from each of B equal parts
+        u = (torch.randperm(len(clean), generator=g) + torch.rand(len(clean), generator=g)) / len(
+            clean
+        )
+        t = (u * len(sigmas)).long()
+        sigma = sigmas[t][:, None, None, None]
+        x = prediction.network_input(clean + sigma * noise, sigma)
+        output = networks.unet(
+            x.contiguous(memory_format=torch.channels_last), t, networks.text(ids).last
+        )
+        return (output - prediction.target(clean, noise, sigma)).square().mean()
+
+    yield from run.steps(loss)
+    networks.load_state_dict(training.averaged())
+    run.finish(unet=networks.unet, text=networks.text)
+
+
+class Bank:
+    """Latents of every variant, encoded once, and the drawing of captioned batches."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        config: Config,
+        pictures: CaptionedPictures,
+        tokenizer: Tokenizer,
+        autoencoder: Autoencoder,
+    ) -> None:
+        self.pictures, self.tokenizer, self.empty = pictures, tokenizer, config.empty
+        self.length = config.text.positions
+        self.kinds = variants(pictures, config.tints, config.grounds, config.both, config.fit.seed)
+        mixture = config.mixture
+        self.shares = torch.tensor(
+            [mixture.plain, mixture.rare, mixture.tinted, mixture.grounds, mixture.both]
+        )
+        for i, kind in enumerate(self.kinds):  # a data set may have no pictures of a kind
+            self.shares[i] *= bool(kind)
+        self.latents = [self._encode(autoencoder, kind) for kind in self.kinds]
+
+    def _encode(self, autoencoder: Autoencoder, kind: list[Variant]) -> Tensor:
+        parts = [kind[i : i + 128] for i in range(0, len(kind), 128)]
+        encoded = [autoencoder.encode(render(self.pictures, part)) for part in parts]
+        return torch.cat(encoded) if encoded else torch.empty(0)
+
+    def batch(self, size: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean latents (B, C, h, w) and token ids (B, S)."""
+        latents, texts = [], []
+        for kind in torch.multinomial(self.shares, size, replacement=True, generator=g).tolist():
+            i = int(torch.randint(len(self.kinds[kind]), (), generator=g))
+            shown = self.kinds[kind][i]
+            latents.append(self.latents[kind][i])
+            dropped = torch.rand((), generator=g).item() < self.empty
+            text = caption(self.pictures.rows[shown.picture], shown, g)
+            texts.append("" if dropped else text)
+        return torch.stack(latents), self.ids(texts)
+
+    def ids(self, texts: list[str]) -> Tensor:
+        """One chunk each: begin, text (cut to fit), end, padding."""
+        rows = []
+        for text in texts:
+            body = self.tokenizer.encode(text)[: self.length - 2]
+            row = [self.tokenizer.bos, *body, self.tokenizer.eos]
+            rows.append(row + [self.tokenizer.pad] * (self.length - len(row)))
+        return torch.tensor(rows)
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """The finished autoencoder of the autoencoder recipe."""
+    tensors, plain = read_state(path)
+    model = Autoencoder(from_dict(AutoencoderConfig, plain["config"], str(path)))
+    model.load_state_dict(tensors)
+    return model.requires_grad_(False).eval()

@@ -1,0 +1,93 @@
+"""Captions for named and tagged pictures, and the augmented pictures they describe.
+
+Everything is drawn from a given generator, so that a step's number decides it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from darkroom.training.augment import GROUNDS, TINTS, colour, compose, tint
+from darkroom.training.data import CaptionedPictures
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One picture as it is shown: recoloured or not, over white or over a colour."""
+
+    picture: int
+    tint: str | None = None
+    ground: str | None = None
+
+
+def variants(
+    pictures: CaptionedPictures, tints: int, grounds: int, both: int, seed: int
+) -> list[list[Variant]]:
+    """The variants to train on, by kind: plain, rare, tinted, on a ground, both.
+
+    "rare" are the pictures whose row has ``skin_tone`` set: they come plain only.
+    """
+    g = torch.Generator().manual_seed(seed)
+
+    def some(names: Sequence[str], count: int) -> list[str]:
+        return [names[i] for i in torch.randperm(len(names), generator=g)[:count]]
+
+    kinds: list[list[Variant]] = [[], [], [], [], []]
+    for i, row in enumerate(pictures.rows):
+        if row.get("skin_tone"):
+            kinds[1].append(Variant(i))
+            continue
+        kinds[0].append(Variant(i))
+        kinds[2] += [Variant(i, tint=name) for name in some(TINTS, tints)]
+        kinds[3] += [Variant(i, ground=name) for name in some(GROUNDS, grounds)]
+        pairs = zip(some(TINTS, both), some(GROUNDS, both), strict=True)
+        kinds[4] += [Variant(i, a, b) for a, b in pairs if a != b]
+    return kinds
+
+
+def render(pictures: CaptionedPictures, shown: Sequence[Variant]) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1]."""
+    pixels = pictures.pixels[[v.picture for v in shown]]
+    tinted = torch.tensor([v.tint is not None for v in shown])
+    colours = colour([v.tint or "white" for v in shown])
+    pixels = torch.where(tinted[:, None, None, None], tint(pixels, colours), pixels)
+    return compose(pixels, colour([v.ground or "white" for v in shown]))
+
+
+def caption(row: dict, shown: Variant, g: torch.Generator) -> str:
+    """One way of saying what ``shown`` shows: mostly the name, now and then the tags."""
+
+    def chance() -> float:
+        return torch.rand((), generator=g).item()
+
+    name, tags = row["text"], list(row.get("tags", ()))
+    order = [tags[i] for i in torch.randperm(len(tags), generator=g)]
+    what, form = name, chance()
+    if shown.tint is not None:
+        what = f"{shown.tint} {name}"
+        if form < 0.4:
+            what = f"{_article(what)} {what}"
+    elif form < 0.15:
+        what = f"{_article(name)} {name}"
+    elif form < 0.25:
+        what = f"{name} emoji"
+    elif form < 0.40 and order:
+        what = ", ".join([name, *order[:2]])
+    elif form < 0.47 and len(order) > 1:
+        what = ", ".join(order[:3])
+    if shown.ground is not None:
+        return f"{what} on {_article(shown.ground)} {shown.ground} background"
+    return f"{what} on a white background" if chance() < 0.1 else what
+
+
+def all_texts(pictures: CaptionedPictures) -> list[str]:
+    """What a vocabulary is learned from: names, tags, colours and the words around them."""
+    texts = [text for row in pictures.rows for text in (row["text"], *row.get("tags", ()))]
+    frame = [f"a {c} emoji on an {c} background" for c in (*TINTS, "white")]
+    return texts + frame * 50
+
+
+def _article(text: str) -> str:
+    return "an" if text[:1] in "aeiou" else "a"
