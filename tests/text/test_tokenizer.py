@@ -1,4 +1,4 @@
-"""Token ids against transformers' CLIPTokenizer and against an independent statement of CLIP's BPE."""
+"""Token ids against transformers' CLIPTokenizer and an independent statement of CLIP's BPE."""
 
 import json
 import pickle

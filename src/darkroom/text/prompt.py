@@ -13,6 +13,7 @@ No string is an error: what does not fit the grammar is text. Everything runs in
 without recursion, so neither long nor deep prompts can stall it.
 """
 
+import bisect
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,14 +26,16 @@ LARGEST_WEIGHT = 1e6  # deeper nesting stops here, so no weight is ever infinite
 # Possessive quantifiers (++ *+ ?+): no backtracking, hence linear.
 _NUMBER = r"[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
 _IS_NUMBER = re.compile(rf"\s*+({_NUMBER})\s*+")
-_CLOSE = rf":\s*+(?P<weight>{_NUMBER})\s*+\)"
+_CLOSE = rf":\s*+({_NUMBER})\s*+\)"
 _NOT_CLOSE = rf":(?!\s*+{_NUMBER}\s*+\))"
-_EMPHASIS = re.compile(rf"[()\[\]]|{_CLOSE}|(?:[^\\()\[\]:]++|\\.|\\\Z|{_NOT_CLOSE})++", re.DOTALL)
+_EMPHASIS = re.compile(
+    rf"([()\[\]]|{_CLOSE}|(?:[^\\()\[\]:]++|\\.|\\\Z|{_NOT_CLOSE})++)", re.DOTALL
+)
 _SCHEDULE = re.compile(r"[()\[\]:|]|(?:[^\\()\[\]:|]++|\\.|\\\Z)++", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _BREAK = re.compile(r"(?<!\\)\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
-_LORA = re.compile(r"<(?:lora|lyco):([^<>]++)>")
+_LORA = re.compile(r"<(?:lora|lyco):([^<>]*+)>")
 
 
 class Piece(NamedTuple):
@@ -70,19 +73,21 @@ def parse_emphasis(text: str) -> list[Piece]:
     Returns:
         At least one piece; neighbours differ in weight.
     """
-    tokens = list(_EMPHASIS.finditer(text))
+    tokens = _EMPHASIS.findall(text)  # pairs of a token and, for "a weight and a bracket", it
     factors, closers = _match_brackets(tokens)
     products = {"(": [1.0], "[": [1.0]}
     runs: list[tuple[list[str], float]] = []  # the words of a run, and their weight
-    for index, match in enumerate(tokens):
-        token = match.group()
+    weight = 1.0
+    for index, (token, _) in enumerate(tokens):
         if index in factors:
             product = products[token]
             product.append(_limited(product[-1] * factors[index]))
         elif index in closers:
             products[closers[index]].pop()
         else:
-            _append(runs, token, _limited(products["("][-1] * products["["][-1]))
+            _append(runs, token, weight)
+            continue
+        weight = _limited(products["("][-1] * products["["][-1])
     pieces = [Piece("".join(words), weight) if words else BREAK for words, weight in runs]
     return pieces or [Piece("", 1.0)]
 
@@ -127,10 +132,14 @@ def parse_schedule(text: str, steps: int) -> list[tuple[int, str]]:
     tokens = _SCHEDULE.findall(text)
     choices = _choices(tokens)
     whens = {index: _step(choice.when, steps) for index, choice in choices.items() if choice.when}
+    starts = sorted(choices)
     untils = {steps, *(when for when in whens.values() if when >= 1)}
     if len(whens) < len(choices):
         untils.update(range(1, steps + 1))
-    return [(until, "".join(_at_step(tokens, choices, whens, until))) for until in sorted(untils)]
+    return [
+        (until, "".join(_at_step(tokens, choices, starts, whens, until)))
+        for until in sorted(untils)
+    ]
 
 
 def parse_parts(text: str) -> list[Subprompt]:
@@ -160,24 +169,25 @@ def unreadable_tags(text: str) -> list[str]:
     return [match.group() for match in _LORA.finditer(text) if _lora(match) is None]
 
 
-def _match_brackets(tokens: Sequence[re.Match[str]]) -> tuple[dict[int, float], dict[int, str]]:
+def _match_brackets(
+    tokens: Sequence[tuple[str, str]],
+) -> tuple[dict[int, float], dict[int, str]]:
     """The factor of each opening bracket, and the opening character of each closing one."""
     factors: dict[int, float] = {}
     closers: dict[int, str] = {}
     waiting: dict[str, list[int]] = {"(": [], "[": []}  # round and square do not mind each other
-    for index, match in enumerate(tokens):
-        token = match.group()
-        if token in ("(", "["):
+    for index, (token, weight) in enumerate(tokens):
+        if token in waiting:
             factors[index] = ROUND if token == "(" else SQUARE
             waiting[token].append(index)
         elif token == "]" and waiting["["]:
             waiting["["].pop()
             closers[index] = "["
-        elif (token == ")" or match["weight"]) and waiting["("]:
+        elif (weight or token == ")") and waiting["("]:
             opened = waiting["("].pop()
             closers[index] = "("
-            if match["weight"]:
-                factors[opened] = float(match["weight"])
+            if weight:
+                factors[opened] = float(weight)
     return factors, closers
 
 
@@ -270,20 +280,24 @@ def _step(when: str, steps: int) -> int:
 
 
 def _at_step(
-    tokens: Sequence[str], choices: dict[int, _Choice], whens: dict[int, int], step: int
+    tokens: Sequence[str],
+    choices: dict[int, _Choice],
+    starts: Sequence[int],
+    whens: dict[int, int],
+    step: int,
 ) -> Iterator[str]:
     spans = [(0, len(tokens))]  # what is left to read, outermost first
     while spans:
         index, end = spans.pop()
-        while index < end:
-            choice = choices.get(index)
-            if choice is None:
-                yield tokens[index]
-                index += 1
-                continue
-            arm = (step - 1) % len(choice.arms) if not choice.when else int(step > whens[index])
-            spans.append((choice.close + 1, end))
-            index, end = choice.arms[arm]
+        following = bisect.bisect_left(starts, index)
+        start = starts[following] if following < len(starts) else end
+        if start >= end:
+            yield from tokens[index:end]
+            continue
+        yield from tokens[index:start]
+        choice = choices[start]
+        arm = (step - 1) % len(choice.arms) if not choice.when else int(step > whens[start])
+        spans += [(choice.close + 1, end), choice.arms[arm]]
 
 
 def _weighted(side: str) -> Subprompt:
