@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darkroom.nn.attention import PixelAttention
 from darkroom.nn.embedding import Embedder, sinusoid
+from darkroom.nn.normalization import NormSilu
 from darkroom.nn.residual import ResidualBlock, Upsample
 
 
@@ -86,7 +87,7 @@ class UnconditionalUNet(nn.Module):
                 resize = Upsample(width) if last else None
                 self.up.append(stage(current + widths.pop(), level, resize))
                 current = width
-        self.norm = nn.GroupNorm(config.groups, c[0], eps=config.eps)
+        self.norm = NormSilu(config.groups, c[0], eps=config.eps)
         self.output = nn.Conv2d(c[0], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
@@ -119,7 +120,7 @@ class UnconditionalUNet(nn.Module):
         x = self.middle_out(self.middle(x, embed), embed)
         for layer in self.up:
             x = layer(torch.cat((x, skips.pop()), dim=1), embed)
-        return self.output(F.silu(self.norm(x)))
+        return self.output(self.norm(x))
 
 
 class Stage(nn.Module):

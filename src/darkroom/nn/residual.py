@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.nn.normalization import NormSilu
+
 
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, around a skip; the timestep is added in between.
@@ -22,20 +24,22 @@ class ResidualBlock(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_channels, eps=eps)
+        self.norm1 = NormSilu(groups, in_channels, eps=eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.embed = None if embed_channels is None else nn.Linear(embed_channels, out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
+        self.norm2 = NormSilu(groups, out_channels, eps=eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, embed: Tensor | None = None) -> Tensor:
         """(B, in, H, W) and an embedding (B, E) -> (B, out, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(self.norm1(x))
         if self.embed is not None and embed is not None:
-            h = h + self.embed(F.silu(embed))[:, :, None, None]
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+            h += self.embed(F.silu(embed))[:, :, None, None]
+        h = self.conv2(self.norm2(h))
+        h += self.skip(x)  # in place: no gradient needs what a convolution put out
+        return h
 
 
 class Upsample(nn.Module):
