@@ -9,6 +9,8 @@ from torch import Tensor
 
 from darkroom.diffusion.schedule import NoiseSchedule
 
+RUNGE_KUTTA = 12  # calls of PNDM's own warm-up
+
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:
@@ -28,6 +30,8 @@ class Levels:
             timestep 0 (sigma 0.029) and hand over what they have as the clean image.
         preserving: a level that is taken for another one keeps the variance-preserving sample
             ``x / sqrt(1 + sigma**2)`` (the DDPM family); else it keeps ``x`` (k-diffusion).
+        warm_up: how many calls PNDM takes before it is a linear multistep method: 2 for Stable
+            Diffusion's form, 12 for the paper's three Runge-Kutta steps.
         skipped: sigmas that image-to-image left out at the start. LMS, PNDM and the order rules
             of DPM-Solver and UniPC look back at them, as diffusers' do.
     """
@@ -41,6 +45,7 @@ class Levels:
     stride: int | None = None
     final: float = 0.0
     preserving: bool = True
+    warm_up: int = 0
     skipped: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -114,6 +119,11 @@ class Levels:
         """
         if not 0 <= done < len(self.timesteps):
             raise ValueError(f"cannot skip {done} of {len(self.timesteps)} levels: none is left")
+        if done and self.warm_up == RUNGE_KUTTA:
+            raise ValueError(
+                "PNDM with its Runge-Kutta warm-up cannot start midway: set skip_prk_steps, "
+                "or choose another sampler"
+            )
         return replace(
             self,
             sigmas=self.sigmas[done:],
@@ -137,15 +147,21 @@ class Levels:
         """The same levels without a past."""
         first = 1 if self.sigmas[0] == self.sigmas[1] else 0
         return replace(
-            self, sigmas=self.sigmas[first:], timesteps=self.timesteps[first:], skipped=()
+            self,
+            sigmas=self.sigmas[first:],
+            timesteps=self.timesteps[first:],
+            warm_up=0,
+            skipped=(),
         )
 
     def warmed_up(self) -> Self:
         """With the second level named twice: PNDM's first step takes two calls."""
-        if len(self.timesteps) < 2 or self.sigmas[1] == self.sigmas[2]:
+        if len(self.timesteps) < 2 or self.warm_up:
             return self
         (first, second, *rest), (t1, t2, *later) = self.sigmas, self.timesteps
-        return replace(self, sigmas=(first, second, second, *rest), timesteps=(t1, t2, t2, *later))
+        return replace(
+            self, sigmas=(first, second, second, *rest), timesteps=(t1, t2, t2, *later), warm_up=2
+        )
 
 
 def renamed(x: Tensor, landed: float, name: float) -> Tensor:

@@ -4,11 +4,13 @@ Each rule below is one of diffusers 0.42; ``tests/diffusion`` compares whole tra
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from darkroom.diffusion.levels import Levels
+from darkroom.diffusion.levels import RUNGE_KUTTA, Levels
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.diffusion.scheduler_classes import CLASSES
 from darkroom.diffusion.spacing import exponential_sigmas, karras_sigmas, lcm_timesteps, timesteps
@@ -75,7 +77,27 @@ def rounded_levels(
         final=float(final),
         preserving=grid != "k",
     )
-    return levels.warmed_up() if sampler == "pndm" else levels
+    if sampler != "pndm":
+        return levels
+    return levels.warmed_up() if read["skip_prk_steps"] or shape else _runge_kutta(levels)
+
+
+def _runge_kutta(levels: Levels) -> Levels:
+    """With PNDM's own warm-up: three Runge-Kutta steps of four calls, at both ends and halfway."""
+    if levels.stride is None or levels.schedule is None or levels.steps < 4:
+        raise ValueError(f"PNDM's Runge-Kutta warm-up needs at least 4 steps, got {levels.steps}")
+    ends = [int(timestep) for timestep in levels.timesteps]
+    half = levels.stride // 2
+    warm_up = [t for a, b in pairwise(ends[:4]) for t in (a, b + half, b + half, b)]
+    visited = warm_up + ends[3:]
+    if any(a < b for a, b in pairwise(visited)):
+        raise ValueError(f"PNDM's Runge-Kutta warm-up does not fit {levels.steps} steps")
+    return replace(
+        levels,
+        sigmas=(*(levels.schedule.sigmas[t] for t in visited), 0.0),
+        timesteps=tuple(map(float, visited)),
+        warm_up=RUNGE_KUTTA,
+    )
 
 
 def _initial_scale(grid: str, even: str, sigma: float) -> float:

@@ -1,43 +1,27 @@
 """How a checkpoint wants to be sampled: what its ``scheduler_config.json`` says."""
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 
 from darkroom.diffusion.levels import Levels
-from darkroom.diffusion.prediction import PREDICTIONS, Prediction
+from darkroom.diffusion.prediction import Prediction
 from darkroom.diffusion.rounded import rounded_levels
-from darkroom.diffusion.samplers.limit import Limit
+from darkroom.diffusion.sampler_options import prediction, sampler_options
 from darkroom.diffusion.schedule import (
     BETAS,
     SMALLEST_ALPHA_BAR,
     NoiseSchedule,
     without_last_signal,
 )
-from darkroom.diffusion.scheduler_classes import CLASSES, KEYS
+from darkroom.diffusion.scheduler_classes import CLASSES, check, known
 from darkroom.diffusion.spacing import SPACINGS
 from darkroom.errors import ConfigError
 
-PREDICTION_NAMES = {
-    "epsilon": "noise",
-    "v_prediction": "velocity",
-    "sample": "sample",
-    "original_sample": "sample",
-    "flow_prediction": "flow",
-}
 # How a network was trained: read through the checkpoint's own class, whoever samples it.
 TRAINED_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-# What is not implemented: (key, the only values that are).
-REQUIRED = (
-    ("use_beta_sigmas", (False, None)),
-    ("use_flow_sigmas", (False, None)),
-    ("use_dynamic_shifting", (False, None)),
-    ("solver_p", (None,)),
-    ("shift_terminal", (None,)),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +41,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         known("sampler", self.sampler, CLASSES)
-        for key in self.settings:
-            known("scheduler setting", key, KEYS)
-        read = self._read(self.sampler)
-        known("beta_schedule", read["beta_schedule"], BETAS)
-        known("prediction_type", read["prediction_type"], PREDICTION_NAMES)
-        known("timestep_spacing", read["timestep_spacing"], ("leading", "trailing", "linspace"))
-        for key, accepted in REQUIRED:
-            if self.settings.get(key) not in accepted:
-                raise ConfigError(
-                    f"scheduler setting {key}={self.settings[key]!r} is not supported"
-                )
+        for key, value in self.settings.items():
+            check(key, value)
+        object.__setattr__(self, "settings", dict(self.settings))
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> Self:
@@ -82,7 +58,7 @@ class SamplingConfig:
         name = config["_class_name"]
         known("scheduler _class_name", name, {row.name for row in CLASSES.values()})
         sampler = next(sampler for sampler, row in CLASSES.items() if row.name == name)
-        if sampler == "dpmpp_2m" and "sde" in settings.get("algorithm_type", ""):
+        if sampler == "dpmpp_2m" and "sde" in str(settings.get("algorithm_type")):
             sampler = "dpmpp_3m_sde" if settings.get("solver_order") == 3 else "dpmpp_2m_sde"
         rounded = not config.get("_darkroom_unrounded", False)
         return cls(sampler=sampler, settings=settings, rounded=rounded)
@@ -96,13 +72,24 @@ class SamplingConfig:
                 config.setdefault(key, row.defaults[key])
         return config if self.rounded else config | {"_darkroom_unrounded": True}
 
+    def for_stable_diffusion(self) -> Self:
+        """As diffusers' StableDiffusionPipeline (1.x, 2.x) reads outdated files.
+
+        It sets ``steps_offset`` to 1 and switches ``clip_sample`` off, whatever the file says.
+        """
+        read = self._read()
+        changed = {"steps_offset": 1} if read["steps_offset"] != 1 else {}
+        changed |= {"clip_sample": False} if read.get("clip_sample") else {}
+        return replace(self, settings={**self.settings, **changed})
+
     def schedule(self, sampler: str | None = None) -> NoiseSchedule:
         """The noise levels the network was trained on (as ``sampler`` sees them)."""
         read = self._read(sampler)
         betas = read["trained_betas"]
         if betas is None:
-            name = known("beta_schedule", read["beta_schedule"], BETAS)
-            betas = BETAS[name](read["beta_start"], read["beta_end"], read["num_train_timesteps"])
+            betas = BETAS[read["beta_schedule"]](
+                read["beta_start"], read["beta_end"], int(read["num_train_timesteps"])
+            )
         if not read.get("rescale_betas_zero_snr"):
             return NoiseSchedule.from_betas(betas)
         alpha_bar = torch.cumprod(1 - torch.as_tensor(betas, dtype=torch.float32), 0)
@@ -113,7 +100,7 @@ class SamplingConfig:
 
     def prediction(self) -> Prediction:
         """What the network's output means."""
-        return PREDICTIONS[PREDICTION_NAMES[self._read()["prediction_type"]]]()
+        return prediction(self._read())
 
     def spacing(self, sampler: str | None = None) -> str:
         """The spacing that ``sampler`` visits for this checkpoint."""
@@ -140,8 +127,8 @@ class SamplingConfig:
         named = spacing is not None
         spacing = known("spacing", spacing or self.spacing(sampler), SPACINGS, ValueError)
         schedule = self.schedule(sampler)
-        if not 1 <= steps <= len(schedule):
-            raise ValueError(f"steps must be between 1 and {len(schedule)}, got {steps}")
+        if not isinstance(steps, int) or not 1 <= steps <= len(schedule):
+            raise ValueError(f"steps must be a whole number from 1 to {len(schedule)}, got {steps}")
         if not self.rounded:
             levels = Levels.of(SPACINGS[spacing](schedule, steps), schedule)
             levels = replace(levels, order=2 if sampler == "heun" else 1)
@@ -153,53 +140,12 @@ class SamplingConfig:
     def options(self, sampler: str | None = None) -> dict[str, Any]:
         """The keyword arguments with which ``sampler`` runs for this checkpoint."""
         sampler = known("sampler", sampler or self.sampler, CLASSES, ValueError)
-        read = self._read(sampler)
-        options: dict[str, Any] = {}
-        if limit := _limit(read):
-            options["limit"] = limit
-        if sampler == "pndm":
-            options["prediction"] = self.prediction()
-        elif sampler == "ddpm":
-            variances = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
-            options["variance"] = variances[
-                known("variance_type", read["variance_type"], variances)
-            ]
-        elif sampler == "lcm":
-            options["scaling"] = read["timestep_scaling"]
-        elif sampler == "unipc":
-            options["order"] = read["solver_order"]
-            options["scale"] = "bh1" if read["solver_type"] == "bh1" else "bh2"
-            options["lower_order_final"] = read["lower_order_final"]
-            options["without_corrector"] = tuple(read["disable_corrector"])
-        elif sampler.startswith("dpmpp"):
-            options["order"] = 3 if sampler == "dpmpp_3m_sde" else read["solver_order"]
-            options["solver"] = "heun" if read["solver_type"] == "heun" else "midpoint"
-            options["lower_order_final"] = read["lower_order_final"]
-            options["euler_at_final"] = read["euler_at_final"]
-        return options
+        return sampler_options(sampler, self._read(sampler))
 
     def _read(self, sampler: str | None = None) -> dict[str, Any]:
         """Every setting that ``sampler`` reads, defaults filled in."""
         sampler = sampler or self.sampler
         own, defaults = CLASSES[self.sampler].defaults, CLASSES[sampler].defaults
         trained = {key: own[key] for key in TRAINED_KEYS}
-        said = {key: value for key, value in self.settings.items() if key in defaults}
-        return {**defaults, **trained, **said}
-
-
-def known(
-    kind: str, name: str, valid: Collection[str], error: type[Exception] = ConfigError
-) -> str:
-    """``name``, or an error that lists the valid ones and the nearest."""
-    if name in valid:
-        return name
-    near = difflib.get_close_matches(str(name), valid, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise error(f"unknown {kind} {name!r}: {hint}valid are {', '.join(sorted(valid))}")
-
-
-def _limit(read: Mapping[str, Any]) -> Limit | None:
-    """What keeps estimates in range; only networks that paint pixels ask for it."""
-    if read.get("thresholding"):
-        return Limit(read["sample_max_value"], read["dynamic_thresholding_ratio"])
-    return Limit(read["clip_sample_range"]) if read.get("clip_sample") else None
+        said = {key: value for key, value in self.settings.items() if value is not None}
+        return {**defaults, **trained, **{key: said[key] for key in said if key in defaults}}

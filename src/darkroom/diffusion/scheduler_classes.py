@@ -5,12 +5,15 @@ another sampler for a checkpoint reads the same file through another row of this
 Every key is diffusers' own name for it (version 0.42).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
+from darkroom.diffusion.schedule import BETAS
 from darkroom.diffusion.spacing import Grid
+from darkroom.errors import ConfigError
+from darkroom.names import did_you_mean
 
 _TRAINED = {
     "num_train_timesteps": 1000,
@@ -187,4 +190,77 @@ CLASSES: dict[str, SchedulerClass] = {
     ),
 }
 
-KEYS = frozenset(key for row in CLASSES.values() for key in row.defaults)
+_DEFAULTS = {key: value for row in CLASSES.values() for key, value in row.defaults.items()}
+KEYS = frozenset(_DEFAULTS)
+
+# The words that a setting may be.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "beta_schedule": tuple(BETAS),
+    "prediction_type": ("epsilon", "v_prediction", "sample", "original_sample", "flow_prediction"),
+    "timestep_spacing": ("leading", "trailing", "linspace"),
+    "algorithm_type": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"),
+    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+    "interpolation_type": ("linear", "log_linear"),
+    "timestep_type": ("discrete", "continuous"),
+}
+# The least and the most that a number may be.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "num_train_timesteps": (2, 100_000),
+    "steps_offset": (0, 100_000),
+    "beta_start": (0, 1),
+    "beta_end": (0, 1),
+    "solver_order": (1, 3),
+    "original_inference_steps": (1, 100_000),
+    "dynamic_thresholding_ratio": (0, 1),
+}
+# Settings that ask for what is not implemented, unless they are silent.
+UNSUPPORTED = (
+    "use_beta_sigmas",
+    "use_flow_sigmas",
+    "use_dynamic_shifting",
+    "solver_p",
+    "shift_terminal",
+)
+
+
+def check(key: str, value: object) -> None:
+    """Refuse a setting that no class has, or a value that none takes.
+
+    Raises:
+        ConfigError: naming the setting and what was expected.
+    """
+    known("scheduler setting", key, KEYS)
+    if key in UNSUPPORTED and value:
+        raise ConfigError(f"scheduler setting {key}={value!r} is not supported: leave it out")
+    if value is None:
+        return
+    if key in WORDS:
+        known(key, value, WORDS[key])
+    elif key in ("trained_betas", "disable_corrector"):
+        if not isinstance(value, list | tuple) or not all(_number(item) for item in value):
+            raise ConfigError(f"scheduler setting {key} must be a list of numbers")
+    elif isinstance(_DEFAULTS[key], bool) and not isinstance(value, bool):
+        raise ConfigError(f"scheduler setting {key} must be true or false, got {value!r}")
+    elif isinstance(_DEFAULTS[key], int | float) and not isinstance(_DEFAULTS[key], bool):
+        low, high = RANGES.get(key, (-float("inf"), float("inf")))
+        whole = isinstance(_DEFAULTS[key], int)
+        if not _number(value) or not low <= value <= high or (whole and value != int(value)):
+            kind = "a whole number" if whole else "a number"
+            raise ConfigError(
+                f"scheduler setting {key} must be {kind} from {low:g} to {high:g}, got {value!r}"
+            )
+
+
+def known(
+    kind: str, name: object, valid: Collection[str], error: type[Exception] = ConfigError
+) -> str:
+    """``name``, or an error that lists the valid ones and the nearest."""
+    if isinstance(name, str) and name in valid:
+        return name
+    hint = did_you_mean(str(name), valid)
+    raise error(f"unknown {kind} {name!r}{hint} (valid: {', '.join(sorted(valid))})")
+
+
+def _number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

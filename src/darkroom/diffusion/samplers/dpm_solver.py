@@ -7,6 +7,7 @@ clean image is extrapolated through the last ones.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -30,6 +31,7 @@ def dpmpp_2m(
     solver: Solver = "midpoint",
     lower_order_final: bool = True,
     euler_at_final: bool = False,
+    plus: bool = True,
     limit: Limit | None = None,
 ) -> Iterator[Step]:
     """DPM-Solver++(2M), algorithm 2. One call a step.
@@ -39,9 +41,12 @@ def dpmpp_2m(
         solver: how the second order weighs its difference; both are of second order.
         lower_order_final: with fewer than 15 steps the last two are of first and second order.
         euler_at_final: the last step is of first order (as it always is when it ends at 0).
+        plus: False extrapolates the noise instead of the clean image: DPM-Solver, Lu et al.,
+            arXiv:2206.00927.
     """
-    settle = lower_order_final, euler_at_final
-    yield from _multistep(denoise, x, levels, noise, 0.0, order, solver, settle, limit)
+    ending = lower_order_final, euler_at_final
+    method = _Method(0.0, order, solver, ending, plus, limit)
+    yield from _multistep(denoise, x, levels, noise, method)
 
 
 @sampler
@@ -56,15 +61,19 @@ def dpmpp_2m_sde(
     solver: Solver = "midpoint",
     lower_order_final: bool = True,
     euler_at_final: bool = False,
+    plus: bool = True,
     limit: Limit | None = None,
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M), section 5.2: the diffusion SDE instead of its flow.
 
     Args:
-        eta: how much of the noise; 0 is :func:`dpmpp_2m`.
+        eta: how much of the noise; 0 is :func:`dpmpp_2m`. Other than 1 needs ``plus``.
     """
-    settle = lower_order_final, euler_at_final
-    yield from _multistep(denoise, x, levels, noise, eta, order, solver, settle, limit)
+    if not plus and eta != 1:
+        raise ValueError(f"dpmpp_2m_sde with plus=False needs eta=1, got {eta}")
+    ending = lower_order_final, euler_at_final
+    method = _Method(eta, order, solver, ending, plus, limit)
+    yield from _multistep(denoise, x, levels, noise, method)
 
 
 @sampler
@@ -86,39 +95,53 @@ def dpmpp_3m_sde(
     diffusers 0.42 has the sign of the last term's constant wrong (-1/2 for +1/2), so that its
     third order does not converge to the same image; this one does not follow it there.
     """
-    settle = lower_order_final, euler_at_final
-    yield from _multistep(denoise, x, levels, noise, eta, order, solver, settle, limit)
+    ending = lower_order_final, euler_at_final
+    method = _Method(eta, order, solver, ending, True, limit)
+    yield from _multistep(denoise, x, levels, noise, method)
+
+
+@dataclass(frozen=True)
+class _Method:
+    """One member of the family; the fields are told above."""
+
+    eta: float
+    order: int
+    solver: Solver
+    ending: tuple[bool, bool]  # lower_order_final, euler_at_final
+    plus: bool
+    limit: Limit | None
 
 
 def _multistep(
-    denoise: Denoise,
-    x: Tensor,
-    levels: Levels,
-    noise: NoiseSource,
-    eta: float,
-    order: int,
-    solver: Solver,
-    settle: tuple[bool, bool],
-    limit: Limit | None,
+    denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource, method: _Method
 ) -> Iterator[Step]:
-    history: list[tuple[Tensor, float]] = []  # (estimate, the h that led from it), newest first
+    eta = method.eta
+    history: list[tuple[Tensor, float]] = []  # (prediction, the h that led from it), newest first
     for i, (sigma, to) in enumerate(levels.pairs):
-        denoised = limited(denoise(x, sigma), limit)
+        denoised = limited(denoise(x, sigma), method.limit)
         h = math.log(sigma / to) if to > 0 else math.inf
-        history = [(denoised, h), *history[: order - 1]]
-        now = min(len(history), _order(levels, i, order, to, *settle))
-        k = h * (1 + eta)
-        x = math.exp(-k) * x + _integral(history[:now], k, solver)
+        prediction = denoised if method.plus else (x - denoised) / sigma
+        history = [(prediction, h), *history[: method.order - 1]]
+        now = history[: _order(levels, i, method.order, to, *method.ending)]
+        if to == 0:
+            x = denoised
+        elif method.plus:
+            k = h * (1 + eta)
+            x = math.exp(-k) * x + _integral(now, k, method.solver)
+        else:
+            x = x + to * (1 + eta) * _integral(now, -h, method.solver)
         if eta > 0 and to > 0:
-            x = x + to * (-math.expm1(-2 * eta * h)) ** 0.5 * noise.fresh()
+            up = -math.expm1(-2 * eta * h) if method.plus else math.expm1(2 * h)
+            x = x + to * up**0.5 * noise.fresh()
         x = levels.renamed(i, x)
         yield Step(i, levels.sigmas[i + 1], x, denoised)
 
 
 def _integral(history: Sequence[tuple[Tensor, float]], k: float, solver: Solver) -> Tensor:
-    """The integral of the extrapolated estimate over a step of length ``k``.
+    """The integral of the extrapolated prediction over a step of length ``k``.
 
-    Appendix B: ``phi1`` to ``phi3`` weigh the estimate's value, first and second difference.
+    Appendix B: ``phi1`` to ``phi3`` weigh its value, first and second difference. A negative
+    ``k`` gives the same for the noise prediction.
     """
     (m0, h), *past = history
     phi1 = -math.expm1(-k)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkroom.diffusion.levels import Levels, renamed
+from darkroom.diffusion.levels import RUNGE_KUTTA, Levels, renamed
 from darkroom.diffusion.noise import NoiseSource
 from darkroom.diffusion.prediction import Noise, Prediction
 from darkroom.diffusion.samplers.runge_kutta import toward
@@ -67,8 +67,10 @@ def pndm(
     """Pseudo linear multistep, Liu et al., arXiv:2202.09778: Stable Diffusion's default (PLMS).
 
     The first step takes two calls (Heun's method), so there is one more call than steps; levels
-    from ``SamplingConfig`` name the second level twice, others are made to. What is weighed is
-    the network's raw output, recovered from the estimate; None weighs noise.
+    from ``SamplingConfig`` name the second level twice, others are made to. With levels made for
+    the paper's own warm-up (``skip_prk_steps`` false) the first three steps take four calls each
+    (Runge-Kutta, algorithm 2). What is weighed is the network's raw output, recovered from the
+    estimate; None weighs noise.
 
     After ``Levels.skip`` the first calls take the levels for what diffusers' scheduler takes
     them, which is one level off; ``Levels.fresh`` starts as from pure noise.
@@ -76,11 +78,19 @@ def pndm(
     prediction = prediction or Noise()
     if not levels.skipped:
         levels = levels.warmed_up()
-    start, outputs = x, []  # newest first
+    start, outputs, slopes = x, [], []  # outputs: newest first
     for i, (sigma, to) in enumerate(levels.pairs):
         denoised = denoise(x, sigma)
         output = prediction.target(denoised, (x - denoised) / sigma, sigma)
-        if i == 1:  # the first step again, with the mean of the slopes at both ends
+        if i < levels.warm_up == RUNGE_KUTTA:
+            stage = i % 4
+            if stage == 0:
+                start, slopes, outputs = x, [], [output, *outputs]
+            slopes.append(output)
+            x, sigma, to = start, levels.sigmas[i - stage], _runge_kutta_landing(levels, i)
+            if stage == 3:
+                output = (slopes[0] + 2 * slopes[1] + 2 * slopes[2] + slopes[3]) / 6
+        elif i == 1:  # the first step again, with the mean of the slopes at both ends
             above = levels.above(1)
             x = renamed(start, levels.sigmas[0], above)
             sigma, to = above, sigma
@@ -92,3 +102,10 @@ def pndm(
         x = toward(x, prediction.denoised(x, output, sigma), sigma, to)
         x = renamed(x, to, levels.sigmas[i + 1])
         yield Step(i, levels.sigmas[i + 1], x, denoised)
+
+
+def _runge_kutta_landing(levels: Levels, i: int) -> float:
+    """Stages 1 and 3 step half a stride below their level, stages 2 and 4 to their own."""
+    if i % 2 or levels.schedule is None or levels.stride is None:
+        return levels.sigmas[i]
+    return levels.schedule.sigmas[int(levels.timesteps[i]) - levels.stride // 2]

@@ -26,9 +26,10 @@ def unipc(
     scale: Scale = "bh2",
     lower_order_final: bool = True,
     without_corrector: Collection[int] = (),
+    data: bool = True,
     limit: Limit | None = None,
 ) -> Iterator[Step]:
-    """UniPC on the data prediction, algorithms 5 to 8.
+    """UniPC, algorithms 5 to 8.
 
     Each call first corrects the step that led to it, then predicts the next; what is yielded is
     the prediction.
@@ -38,22 +39,24 @@ def unipc(
         scale: the paper's B(h): ``bh1`` is h, ``bh2`` is e^h - 1.
         lower_order_final: end with orders ..., 2, 1.
         without_corrector: steps that are not corrected.
+        data: solve for the clean image (algorithms 7, 8); False solves for the noise (5, 6).
     """
     history: list[tuple[Tensor, float]] = []  # (estimate, sigma), newest first
     before, now = x, 0
     last = len(levels.timesteps) - 1
     for i, (sigma, to) in enumerate(levels.pairs):
         denoised = limited(denoise(x, sigma), limit)
+        prediction = denoised if data else (x - denoised) / sigma
         if i > 0 and len(levels.skipped) + i - 1 not in without_corrector:
-            x = _step(before, history[:now], sigma, scale, corrected=denoised)
-        history = [(denoised, sigma), *history[: order - 1]]
+            x = _step(before, history[:now], sigma, scale, data, corrected=prediction)
+        history = [(prediction, sigma), *history[: order - 1]]
         now = min(order, i + 1)
         if to == 0:
             now = 1
         elif lower_order_final:
             now = min(now, last - i + 1)
         before = x
-        x = _step(x, history[:now], to, scale)
+        x = _step(x, history[:now], to, scale, data)
         x = levels.renamed(i, x)
         yield Step(i, levels.sigmas[i + 1], x, denoised)
 
@@ -63,12 +66,13 @@ def _step(
     history: Sequence[tuple[Tensor, float]],
     to: float,
     scale: Scale,
+    data: bool,
     corrected: Tensor | None = None,
 ) -> Tensor:
     """From the newest level of ``history`` to ``to``; the corrector knows the estimate there."""
     (m0, sigma), *past = history
     if to == 0:
-        return m0
+        return m0 if data else x - sigma * m0
     h = math.log(sigma / to)
     # r: where the other estimates lie, in units of the step; the target of the step is at 1
     r = [math.log(sigma / level) / h for _, level in past]
@@ -76,21 +80,23 @@ def _step(
     if corrected is not None:
         differences.append(corrected - m0)
         r.append(1.0)
-    x = (to / sigma) * x - math.expm1(-h) * m0
-    b = -h if scale == "bh1" else math.expm1(-h)
-    for weight, difference in zip(_weights(r, h, b), differences, strict=True):
-        x = x - (b * weight) * difference
+    # the exponential integrator of x / sigma (data) or of x (noise)
+    k, keep, unit = (-h, to / sigma, 1.0) if data else (h, 1.0, to)
+    x = keep * x - unit * math.expm1(k) * m0
+    b = k if scale == "bh1" else math.expm1(k)
+    for weight, difference in zip(_weights(r, k, b), differences, strict=True):
+        x = x - (unit * b * weight) * difference
     return x
 
 
-def _weights(r: Sequence[float], h: float, b: float) -> Sequence[float]:
+def _weights(r: Sequence[float], k: float, b: float) -> Sequence[float]:
     """Equation 9: the weights that cancel every term of the error up to the order.
 
     A single one is taken as 1/2 (the paper's appendix F).
     """
     if len(r) < 2:
         return [0.5] * len(r)
-    k, factorial, phi = -h, 1.0, math.expm1(-h) / -h - 1
+    factorial, phi = 1.0, math.expm1(k) / k - 1
     right = []
     for n in range(1, len(r) + 1):
         right.append(phi * factorial / b)
