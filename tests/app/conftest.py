@@ -43,3 +43,14 @@ def spawn():
         return subprocess.run(command(*arguments), **options)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """A tiny real model with random weights, saved as a folder."""
+    from darkroom.weights.save import save
+    from generation import small
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save(small.model(), folder)
+    return folder

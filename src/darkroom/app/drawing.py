@@ -1,11 +1,11 @@
 """From a checked request to pictures, one batch after another."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from darkroom.app.progress import Progress
-from darkroom.app.request import Request
+from darkroom.app.request import STRENGTH, Request
 from darkroom.app.session import Session
 from darkroom.errors import NotEnoughMemoryError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from darkroom.generation.generate import Generation
     from darkroom.generation.picture import Picture
 
-SMALL = 128 * 128  # pixels: below, a batch of eight takes little longer than one picture
+SMALL = 128 * 128  # pixels; below, a batch of eight costs little more than one picture
 
 
 @dataclass(frozen=True)
@@ -29,49 +29,47 @@ class Job:
 
 def jobs(request: Request, model: "LatentDiffusion") -> list[Job]:
     """Batches, in the order in which the pictures are to appear."""
-    if request.batch:
-        return [Job(request.prompts[0], request.batch, request.index)]
+    redrawn = request.redrawn
+    if redrawn and request.is_one_of_a_batch:
+        return [Job(redrawn.prompt, redrawn.seeds, redrawn.index)]
     height, width = request.size or model.settings.get("size") or (512, 512)
-    most = 8 if height * width <= SMALL else 4 if model.device.type == "cuda" else 1
+    small = height * width <= SMALL and not (request.image and not request.size)
+    most = 8 if small else 4 if model.device.type == "cuda" else 1
     seeds = request.seeds
     chunks = [seeds[start : start + most] for start in range(0, len(seeds), most)]
-    return [Job(prompt, chunk) for prompt in request.prompts for chunk in chunks]
+    return [Job(text, chunk) for text in request.texts for chunk in chunks]
 
 
 def draw(session: Session, request: Request, preview: bool = False) -> Iterator["Picture"]:
     """Load, then yield each picture when it is finished, with progress on stderr."""
-    model = session.model(request.model_name, request.dtype, request.device)
-    model = with_clip_skip(model, request.clip_skip)
+    model = session.model(request.model_name, request.precision, request.device)
+    if request.clip_skip is not None:
+        encoder: Any = model.text_encoder
+        # A1111 counts from the last layer, which is 1
+        encoder = encoder.with_options(clip_skip=request.clip_skip - 1)
+        model = replace(model, text_encoder=encoder)
+    if request.is_exact:
+        check_weights(model, request)
     left = jobs(request, model)
-    total, done = len(left), 0
+    batches, done = len(left), 0
     bar: Progress | None = None
-    colours: Any = None
     try:
         while left:
             job = left.pop(0)
             try:
                 generation = start(model, request, job)
             except NotEnoughMemoryError:
-                if len(job.seeds) == 1 or job.only is not None:
+                halves = halved(job)
+                if not halves:
                     raise
-                middle = len(job.seeds) // 2
-                halves = (job.seeds[:middle], job.seeds[middle:])
-                left[:0] = [Job(job.prompt, half) for half in halves]
-                total += 1
-                if bar:
-                    bar.total += bar.total / (total - 1)
+                left[:0] = halves
+                batches += 1
                 continue
             if bar is None:
-                bar = Progress("drawing", total * len(generation), preview=preview).__enter__()
-            note = f"picture {done + 1}" if len(job.seeds) == 1 else ""
-            for step in generation:
-                bar.advance(1, note)
-                if preview and bar.live:
-                    from darkroom.generation import preview as previews
-
-                    colours = colours or previews.factors(model)
-                    bar.picture(previews.preview(model, step.denoised[:1], colours=colours)[0])
-            bar.advance(0, "decoding")
+                bar = Progress("drawing", 1, preview=preview).__enter__()
+            bar.total = max(bar.done + (len(left) + 1) * len(generation), 1)
+            note = f"picture {done + 1} of {request.pictures}" if request.pictures > 1 else ""
+            run(generation, model, bar, note, preview)
             for picture in generation.pictures(job.only):
                 done += 1
                 yield picture
@@ -80,10 +78,56 @@ def draw(session: Session, request: Request, preview: bool = False) -> Iterator[
             bar.__exit__(None, None, None)
 
 
+def run(
+    generation: "Generation", model: "LatentDiffusion", bar: Progress, note: str, preview: bool
+) -> None:
+    """Advance one batch to its last step, on show."""
+    colours: Any = None
+    for step in generation:
+        if preview and bar.live:
+            from darkroom.generation import preview as previews
+
+            colours = colours or previews.factors(model)
+            bar.picture(previews.preview(model, step.denoised[:1], colours=colours)[0])
+        last = step.index == len(generation) - 1
+        bar.advance(1, "decoding" if last else note)
+
+
+def halved(job: Job) -> list[Job]:
+    """Two jobs of half the batch, for less memory; none if it cannot be halved."""
+    if len(job.seeds) == 1 or job.only is not None:
+        return []
+    middle = len(job.seeds) // 2
+    return [Job(job.prompt, job.seeds[:middle]), Job(job.prompt, job.seeds[middle:])]
+
+
+def check_weights(model: "LatentDiffusion", request: Request) -> None:
+    """Refuse to redraw with other weights than the picture's.
+
+    Raises:
+        ModelMismatchError: the fingerprints differ.
+    """
+    from darkroom.errors import ModelMismatchError
+    from darkroom.generation.fingerprint import fingerprint
+
+    params = request.redrawn
+    if params and params.fingerprint and fingerprint(model) != params.fingerprint:
+        raise ModelMismatchError(
+            f"model {request.model_name!r} is not the one that drew the picture (its weights have "
+            "another fingerprint); name that one with --model, or this one to draw with it anyway"
+        )
+
+
 def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
     """Prepare one batch; what is wrong with the request shows here, before the first step."""
     from darkroom.generation.generate import generate
 
+    if request.redrawn:
+        from darkroom.generation.redraw import arguments_of
+
+        params = request.params(job.seeds)
+        found, arguments = arguments_of(params, request.image, exact=request.is_exact)
+        return generate(model, job.prompt, *found, **arguments)
     return generate(
         model,
         job.prompt,
@@ -104,21 +148,7 @@ def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
     scale = request.guidance
     if scale is None:
         scale = float(model.settings.get("guidance", 7.5))
-    found: list[Feature] = [
-        Guidance(scale, request.negative or None, request.rescale or 0.0, request.interval)
-    ]
+    found: list[Feature] = [Guidance(scale, request.negative or None)]
     if request.image is not None:
-        found.append(ImageToImage(request.image, request.strength or 0.6))
+        found.append(ImageToImage(request.image, request.strength or STRENGTH))
     return found
-
-
-def with_clip_skip(model: "LatentDiffusion", clip_skip: int | None) -> "LatentDiffusion":
-    """``model``, its text tower read ``clip_skip`` layers before the end (1 is the last one)."""
-    if clip_skip is None:
-        return model
-    import copy
-    from dataclasses import replace
-
-    encoder: Any = copy.copy(model.text_encoder)
-    encoder.clip_skip = clip_skip
-    return replace(model, text_encoder=encoder)

@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ from darkroom.app.values import existing
 from darkroom.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from darkroom.generation.params import Params
+    from darkroom.generation.metadata import Params
+
+STRENGTH = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of ``darkroom generate``. None: not said, so the model's own value is used."""
+    """One call of ``darkroom generate``. None: not said; the picture's or model's own is used."""
 
     prompts: tuple[str, ...] = ()
     model: str | None = None
@@ -24,19 +27,15 @@ class Request:
     sampler: str | None = None
     spacing: str | None = None
     guidance: float | None = None
-    rescale: float | None = None
-    interval: tuple[float, float] = (0.0, 1.0)
     seed: int | None = None
     count: int | None = None
-    batch: tuple[int, ...] = ()  # redrawing: the seeds of the batch that the picture was part of
-    index: int = 0  # and which of them it was
     size: tuple[int, int] | None = None  # (height, width) in pixels
     image: Path | None = None
     strength: float | None = None
-    loras: tuple[tuple[str, float], ...] = ()
     dtype: str | None = None
     device: str | None = None
-    clip_skip: int | None = None
+    clip_skip: int | None = None  # as A1111 counts: 1 skips nothing
+    redrawn: "Params | None" = None  # of the picture given with --from
 
     def checked(self) -> "Request":
         """Itself, after a look at what does not fit together; files must be there.
@@ -45,13 +44,20 @@ class Request:
             UsageError: flags that contradict each other, or of which one would have no effect.
             ModelNotFoundError: a file is missing.
         """
-        if not self.prompts:
+        redrawn = self.redrawn
+        if not self.prompts and redrawn is None:
             raise usage("give a PROMPT, or --prompts FILE, or --from PICTURE")
         if self.strength is not None and not self.image:
             raise usage("has no effect without --image FILE", "--strength")
-        if self.negative and self.guidance is not None and self.guidance <= 1:
+        if redrawn and redrawn.image and not self.image:
             raise usage(
-                f"has no effect at --guidance {self.guidance:g}; say more than 1, or drop it",
+                "the picture was drawn from another one, which is not in it; give --image FILE",
+                "--from",
+            )
+        scale = self.guidance if self.guidance is not None else redrawn and redrawn.guidance
+        if self.negative and scale is not None and scale <= 1:
+            raise usage(
+                f"has no effect at guidance {scale:g}; say --guidance above 1, or drop it",
                 "--negative",
             )
         if self.image:
@@ -59,38 +65,69 @@ class Request:
         return self
 
     @property
+    def is_exact(self) -> bool:
+        """Nothing is asked for that would change the picture that is redrawn."""
+        apart = ("redrawn", "image", "device")
+        said = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return self.redrawn is not None and not set(said) - set(apart)
+
+    @property
+    def is_one_of_a_batch(self) -> bool:
+        """The batch of the redrawn picture runs again: its size decides the lowest bits."""
+        return bool(self.redrawn) and self.seed is None and self.count is None and not self.prompts
+
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """One a picture of each prompt, counting up; a random start where no seed was said."""
-        if self.batch:
-            return self.batch
-        start = self.seed if self.seed is not None else secrets.randbelow(2**32)
+        start = self.seed
+        if start is None:
+            start = self.redrawn.seed if self.redrawn else secrets.randbelow(2**32)
         return tuple(range(start, start + (self.count or 1)))
 
-    def over(self, params: "Params") -> "Request":
-        """This request on top of a picture's parameters: what is said here wins."""
-        base = Request(
-            prompts=(params.prompt,),
-            model=params.model or None,
-            negative=params.negative,
-            steps=params.steps or None,
-            sampler=params.sampler or None,
-            spacing=params.spacing or None,
-            guidance=params.guidance,
-            rescale=params.rescale or None,
-            interval=params.interval,
-            seed=params.seed,
-            # low bits depend on the size of the batch, so all of it is drawn again
-            batch=params.seeds if self.seed is None and self.count is None else (),
-            index=params.index,
-            size=params.size if all(params.size) else None,
-            strength=params.image.strength if params.image and self.image else None,
-            dtype=params.dtype or None,
-        )
-        said = {f.name: getattr(self, f.name) for f in fields(self)}
-        silent = {f.name: f.default for f in fields(self)}
-        return replace(base, **{k: v for k, v in said.items() if v != silent[k]})
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts, or that of the redrawn picture."""
+        if self.prompts or self.redrawn is None:
+            return self.prompts
+        return (self.redrawn.prompt,)
+
+    @property
+    def pictures(self) -> int:
+        """How many will be drawn."""
+        return len(self.texts) * (self.count or 1)
 
     @property
     def model_name(self) -> str:
         """The model that is meant; the built-in one if none was said."""
-        return self.model or DEFAULT_MODEL
+        return self.model or (self.redrawn.model if self.redrawn else "") or DEFAULT_MODEL
+
+    @property
+    def precision(self) -> str | None:
+        """The dtype that was said, or that of the redrawn picture."""
+        return self.dtype or (self.redrawn.dtype if self.redrawn else "") or None
+
+    def params(self, seeds: tuple[int, ...]) -> "Params":
+        """The redrawn picture's parameters with what was said put over them."""
+        from darkroom.generation.metadata.params import SourceImage
+
+        params = self.redrawn
+        assert params is not None
+        said = {
+            "negative": self.negative,
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "spacing": self.spacing,
+            "guidance": self.guidance,
+            "size": self.size,
+        }
+        changes = {name: value for name, value in said.items() if value is not None}
+        if self.sampler and self.sampler != params.sampler:
+            changes["options"] = {}  # they are another sampler's
+        if seeds != params.seeds:
+            changes |= {"seeds": seeds, "index": 0}
+        image = params.image
+        if self.image and image is None:
+            changes["image"] = SourceImage(sha256="", strength=self.strength or STRENGTH)
+        elif image is not None and self.strength is not None:
+            changes["image"] = replace(image, strength=self.strength)
+        return replace(params, **changes)

@@ -82,16 +82,6 @@ def strength(text: str) -> float:
     return value
 
 
-def lora(text: str) -> tuple[str, float]:
-    """'name:0.8' -> ('name', 0.8); the weight is 1 when left out."""
-    name, colon, weight = text.rpartition(":")
-    if not colon or "/" in weight or "\\" in weight:
-        return text, 1.0
-    if not name:
-        raise typer.BadParameter(f"{text!r}: expected NAME:WEIGHT, such as film:0.8")
-    return name, _number(weight, -10, 10, "from -10 to 10")
-
-
 def prompts_file(path: Path) -> tuple[str, ...]:
     """The lines of a UTF-8 text file, without the blank ones.
 

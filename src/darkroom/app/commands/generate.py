@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,11 @@ from darkroom.app.outcome import EXIT_CODES, Answer, usage
 from darkroom.app.output import SUFFIXES, Output, output
 from darkroom.app.request import Request
 from darkroom.app.terminal import say, seconds_text, show
+from darkroom.errors import ModelNotFoundError
 from darkroom.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from darkroom.generation.metadata import Params
     from darkroom.generation.picture import Picture
 
 EXAMPLES = """Examples:
@@ -144,7 +147,11 @@ def generate(
     clip_skip: Annotated[
         int | None,
         typer.Option(
-            min=1, max=12, metavar="N", help="Layers of the text tower.", rich_help_panel=RUN
+            min=1,
+            max=12,
+            metavar="N",
+            help="Read the text tower N layers from its end, as A1111 counts; 1 is the last.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     dtype: Annotated[
@@ -245,16 +252,11 @@ def _draw(
     mark: bool,
 ) -> None:
     from darkroom.app.drawing import draw
-    from darkroom.app.session import Session, check_model_name
+    from darkroom.app.session import Session
 
-    request = _with_redrawn(said, redraw).checked()
-    check_model_name(request.model_name)
-    if not request.model:
-        say(
-            f"model: {DEFAULT_MODEL} (built in, small); for a real one: "
-            "darkroom models pull hf:owner/name, then --model NAME"
-        )
-    wanted = 1 if request.batch else len(request.prompts) * (request.count or 1)
+    request = replace(said, redrawn=_params(redraw) if redraw else None).checked()
+    _check_model(request)
+    wanted = request.pictures
     answer.fields |= {"model": request.model_name, "pictures": []}
     started = time.perf_counter()
     pictures = draw(Session(), request, preview=preview)
@@ -288,17 +290,28 @@ def _save(answer: Answer, picture: "Picture", target: Output | None, mark: bool)
     )
 
 
-def _with_redrawn(said: Request, picture: Path | None) -> Request:
-    """``said`` on top of the parameters in a picture file."""
-    if picture is None:
-        return said
+def _params(picture: Path) -> "Params":
     values.existing(picture, "picture")
     from darkroom.generation.metadata import read_params
 
-    params = read_params(picture)
-    if params.image and not said.image:
-        raise usage(
-            f"{picture} was drawn from another picture, which is not in it; give --image FILE",
-            "--from",
+    return read_params(picture)
+
+
+def _check_model(request: Request) -> None:
+    """Refuse a model that is not there, before torch is imported; introduce the built-in one."""
+    from darkroom.app.session import check_model_name
+
+    try:
+        check_model_name(request.model_name)
+    except ModelNotFoundError as error:
+        if request.model or not request.redrawn:
+            raise
+        raise ModelNotFoundError(
+            f"--from: the picture was drawn by {request.model_name!r}, which is not found by that "
+            f"name; say --model NAME|PATH ({error})"
+        ) from None
+    if not request.model and not request.redrawn:
+        say(
+            f"model: {DEFAULT_MODEL} (built in, small); for a real one: "
+            "darkroom models pull hf:owner/name, then --model NAME"
         )
-    return said.over(params)

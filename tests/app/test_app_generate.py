@@ -1,0 +1,250 @@
+"""``darkroom generate`` on a tiny real model, in this process and as a process that is killed."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from app_commands import command, environment
+from PIL import Image
+
+from darkroom.generation.metadata import read_params
+
+FAST = ("--size", "64x64", "--steps", "3")
+
+
+def opened(path: Path | str) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def pixels(path: Path | str) -> bytes:
+    return opened(path).tobytes()
+
+
+def test_pictures_are_drawn_named_and_reported(darkroom, model_folder):
+    ended = darkroom(
+        "generate", "A red Cat!", "--model", model_folder, *FAST, "--seed", "7", "--count", "2"
+    )
+    assert ended.code == 0
+    assert ended.out.splitlines() == [
+        "pictures/00001-a-red-cat-7.png",
+        "pictures/00002-a-red-cat-8.png",
+    ]
+    assert "drawing: 100 %" in ended.err
+    assert "2 of 2 pictures in" in ended.err
+    params = read_params("pictures/00002-a-red-cat-8.png")
+    assert (params.prompt, params.seed, params.size) == ("A red Cat!", 8, (64, 64))
+
+
+def test_a_picture_of_a_batch_is_the_picture_of_its_seed(darkroom, model_folder):
+    line = ("generate", "a cat", "--model", model_folder, *FAST)
+    darkroom(*line, "--seed", "3", "--count", "3", "--out", "all")
+    darkroom(*line, "--seed", "5", "--out", "one.png")
+    together, alone = (opened(p) for p in ("all/00003-a-cat-5.png", "one.png"))
+    apart = max(abs(a - b) for a, b in zip(together.tobytes(), alone.tobytes(), strict=True))
+    assert apart <= 1
+
+
+def test_json_is_one_object(darkroom, model_folder):
+    ended = darkroom("generate", "a cat", "--model", model_folder, *FAST, "--seed", "1", "--json")
+    assert ended.code == 0
+    (picture,) = ended.answer["pictures"]
+    assert Path(picture["path"]).is_file()
+    assert picture["seed"] == 1
+    assert picture["params"]["steps"] == 3
+    assert ended.answer["seconds"] > 0
+
+
+def test_every_flag_reaches_the_picture(darkroom, model_folder):
+    ended = darkroom(
+        *("generate", "a cat", "--model", model_folder, "--size", "96x64", "--steps", "4"),
+        *("--negative", "blurry", "--guidance", "5.5", "--sampler", "euler_ancestral"),
+        *("--spacing", "karras", "--seed", "12", "--dtype", "float32", "--device", "cpu"),
+        *("--clip-skip", "1", "--out", "cat.webp"),
+    )
+    assert ended.code == 0
+    assert opened("cat.webp").size == (96, 64)
+    params = read_params("cat.webp")
+    assert params.negative == "blurry"
+    assert params.guidance == 5.5
+    assert (params.sampler, params.spacing, params.steps) == ("euler_ancestral", "karras", 4)
+
+
+def test_clip_skip_changes_the_picture(darkroom, model_folder):
+    line = ("generate", "a cat", "--model", model_folder, *FAST, "--seed", "1", "--guidance", "7")
+    darkroom(*line, "--out", "a.png")
+    darkroom(*line, "--clip-skip", "2", "--out", "b.png")
+    assert pixels("a.png") != pixels("b.png")
+
+
+def test_prompts_make_a_batch(darkroom, model_folder):
+    Path("ideas.txt").write_text("a red cat\n\nein Bär\n", "utf-8")
+    ended = darkroom(
+        *("generate", "--prompts", "ideas.txt", "--model", model_folder, *FAST),
+        *("--seed", "4", "--count", "2", "--json"),
+    )
+    pictures = ended.answer["pictures"]
+    assert [(p["params"]["prompt"], p["seed"]) for p in pictures] == [
+        ("a red cat", 4),
+        ("a red cat", 5),
+        ("ein Bär", 4),
+        ("ein Bär", 5),
+    ]
+    assert len({p["path"] for p in pictures}) == 4
+
+
+def test_from_redraws_bit_for_bit(darkroom, model_folder):
+    darkroom(
+        *("generate", "a [red|blue] (cat:1.2)", "--model", model_folder, *FAST),
+        *("--seed", "3", "--count", "3", "--negative", "dull", "--out", "first"),
+    )
+    drawn = sorted(Path("first").iterdir())[1]
+    ended = darkroom("generate", "--from", drawn, "--model", model_folder, "--out", "again.png")
+    assert ended.code == 0, ended.err
+    assert pixels(drawn) == pixels("again.png")
+    assert read_params("again.png") == read_params(drawn)
+
+
+def test_from_gives_way_to_flags(darkroom, model_folder):
+    line = ("generate", "a cat", "--model", model_folder, *FAST, "--seed", "3")
+    darkroom(*line, "--sampler", "ddim", "--out", "first.png")
+    ended = darkroom(
+        *("generate", "a dog", "--from", "first.png", "--model", model_folder),
+        *("--seed", "9", "--count", "2", "--steps", "2", "--json"),
+    )
+    found = [p["params"] for p in ended.answer["pictures"]]
+    assert [p["seeds"][p["index"]] for p in found] == [9, 10]
+    assert {(p["prompt"], p["sampler"], p["steps"]) for p in found} == {("a dog", "ddim", 2)}
+
+
+def test_from_a_picture_of_a_model_that_is_not_here(darkroom, model_folder):
+    darkroom("generate", "a cat", "--model", model_folder, *FAST, "--out", "first.png")
+    ended = darkroom("generate", "--from", "first.png")
+    assert ended.code == 3
+    assert "--model" in ended.error
+
+
+def test_from_a_picture_without_parameters(darkroom):
+    Image.new("RGB", (8, 8)).save("plain.png")
+    ended = darkroom("generate", "--from", "plain.png")
+    assert ended.code == 2
+    assert "no generation parameters" in ended.error
+
+
+def test_an_image_to_start_from(darkroom, model_folder):
+    Image.new("RGB", (64, 64), "orange").save("photo.png")
+    line = ("generate", "a cat", "--model", model_folder, "--steps", "4", "--seed", "1")
+    ended = darkroom(*line, "--image", "photo.png", "--strength", "0.5", "--out", "cat.png")
+    assert ended.code == 0, ended.err
+    params = read_params("cat.png")
+    assert params.image.strength == 0.5
+    assert params.size == (64, 64)
+    refused = darkroom("generate", "--from", "cat.png", "--model", model_folder)
+    assert refused.code == 2
+    assert "--image" in refused.error
+    again = darkroom(
+        *("generate", "--from", "cat.png", "--model", model_folder),
+        *("--image", "photo.png", "--out", "again.png"),
+    )
+    assert again.code == 0, again.err
+    assert pixels("cat.png") == pixels("again.png")
+
+
+def test_no_mark_leaves_the_note_out(darkroom, model_folder):
+    line = ("generate", "a cat", "--model", model_folder, *FAST, "--seed", "1")
+    darkroom(*line, "--out", "marked.png")
+    darkroom(*line, "--no-mark", "--out", "bare.png")
+    assert b"trainedAlgorithmicMedia" in Path("marked.png").read_bytes()
+    assert b"trainedAlgorithmicMedia" not in Path("bare.png").read_bytes()
+
+
+def test_a_prompt_that_asks_for_what_is_not_there(darkroom, model_folder):
+    ended = darkroom("generate", "a cat <lora:film:0.8>", "--model", model_folder, *FAST)
+    assert ended.code == 2
+    assert "lora:film" in ended.error
+    assert not Path("pictures").exists() or not os.listdir("pictures")
+
+
+def test_a_device_that_is_not_there(darkroom, model_folder):
+    ended = darkroom("generate", "a cat", "--model", model_folder, *FAST, "--device", "cuda:63")
+    assert ended.code == 3
+    assert "cuda:63" in ended.error
+
+
+def test_a_picture_that_does_not_fit_into_memory(darkroom, model_folder):
+    ended = darkroom("generate", "a cat", "--model", model_folder, "--size", "16384x16384")
+    assert ended.code == 4
+    assert "GB" in ended.error
+
+
+def test_a_folder_that_cannot_be_written(darkroom, model_folder):
+    Path("taken").write_text("a file, no folder")
+    ended = darkroom("generate", "a cat", "--model", model_folder, *FAST, "--out", "taken")
+    assert ended.code == 3
+    assert "taken" in ended.error
+
+
+def test_stdin_to_stdout(model_folder):
+    done = subprocess.run(
+        command("generate", "-", "--model", model_folder, *FAST, "--seed", "1", "--out", "-"),
+        input=b"a cat\n",
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    picture = Image.open(io.BytesIO(done.stdout))
+    picture.load()
+    assert read_params(done.stdout).prompt == "a cat"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 5)])
+def test_a_signal_leaves_complete_files_only(model_folder, number, code):
+    """Three signals at different moments of a long run; every file that is there opens."""
+    line = command(
+        *("generate", "a cat", "--model", model_folder, "--size", "136x136", "--steps", "2"),
+        *("--seed", "1", "--count", "5000", "--json"),
+    )
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(OMP_NUM_THREADS="1")
+    )
+    folder, waited = Path("pictures"), time.monotonic() + 120
+    while not (folder.is_dir() and len(os.listdir(folder)) >= 3):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < waited
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err.decode()
+    names = sorted(os.listdir(folder))
+    assert all(re.fullmatch(r"\d{5}-a-cat-\d+\.png", name) for name in names), names
+    for name in names:
+        opened(folder / name)
+    answer = json.loads(out)
+    assert answer["exit_code"] == code
+    assert len(answer["pictures"]) >= len(names) - 1
+    assert b"Traceback" not in err
+    assert b"of 5000 pictures" in err
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_a_signal_while_loading(model_folder):
+    process = subprocess.Popen(
+        command("generate", "a cat", "--model", model_folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in maps.read_text():  # until torch is being imported
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err.decode()
+    assert b"Traceback" not in err
