@@ -197,8 +197,15 @@ def test_folders_as_transformers_reads_them(tokenizer, tmp_path, name):
         "wow!!",
         "<Cat-Toy>",
     ]
-    for text, ids in zip(texts, theirs(texts, add_special_tokens=False).input_ids, strict=True):
+    expected = theirs(texts, add_special_tokens=False).input_ids
+    for text, ids in zip(texts, expected, strict=True):
         assert ours.encode(text) == ids, text
+    again = tmp_path / "again"
+    ours.save(again)
+    ours, theirs = Tokenizer.from_folder(again), CLIPTokenizer.from_pretrained(again)
+    assert ours.pad == theirs.pad_token_id == pad
+    assert theirs(texts, add_special_tokens=False).input_ids == expected
+    assert [ours.encode(text) for text in texts] == expected
 
 
 def test_folder_with_tokenizer_json(reference, tokenizer, tmp_path):
@@ -229,10 +236,13 @@ def test_folder_with_tokenizer_json(reference, tokenizer, tmp_path):
         ("tokenizer.json", b'{"model": {"type": "WordPiece"}}', "CLIP's kind"),
         ("added_tokens.json", b'{"<|endoftext|>": 3}', "among the added tokens"),
         ("added_tokens.json", b'{"x": "y"}', "not the id"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": 2}}', "neither a string nor"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": [3]}', "added_tokens_decoder"),
     ],
 )
 def test_damaged_folders_are_one_line(tmp_path, file, content, complaint):
     train_tokenizer(CAPTIONS, 600).save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")  # the older way of writing
     path = tmp_path / file
     path.unlink(missing_ok=True)
     if content is not None:

@@ -147,8 +147,10 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         bos, eos, pad = (marker.content for marker in self._markers)
         markers = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": eos}
+        tokens = {self.vocab[token.content]: token for token in (*self._markers, *self._added)}
         config = {
             "add_prefix_space": False,
+            "added_tokens_decoder": {str(n): _rules(tokens[n]) for n in sorted(tokens)},
             **markers,
             "do_lower_case": True,
             "model_max_length": self.max_length,
@@ -161,12 +163,20 @@ class Tokenizer:
             "special_tokens_map.json": json.dumps(markers, indent=2),
             "tokenizer_config.json": json.dumps(config, indent=2),
         }
-        extra = {token.content: self.vocab[token.content] for token in self._added}
-        if extra:
-            files["added_tokens.json"] = json.dumps(extra, ensure_ascii=False)
         for name, text in files.items():
             with atomic_write(folder / name) as file:
                 file.write(text.encode())
+
+
+def _rules(token: AddedToken) -> dict[str, str | bool]:
+    return {
+        "content": token.content,
+        "lstrip": token.lstrip,
+        "normalized": token.normalized,
+        "rstrip": token.rstrip,
+        "single_word": token.single_word,
+        "special": token.special,
+    }
 
 
 def _backend(

@@ -105,7 +105,10 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToke
     """Tokens that the folder adds to the vocabulary, in order of id."""
     entries: list[tuple[Any, Any]] = []
     if "added_tokens_decoder" in settings:
-        entries += dict(settings["added_tokens_decoder"] or {}).items()
+        decoder = settings["added_tokens_decoder"]
+        if not isinstance(decoder, dict):
+            raise CheckpointError(f"{folder}: added_tokens_decoder must be a JSON object")
+        entries += decoder.items()
     else:
         for content, number in _object(folder / "added_tokens.json").items():
             entries.append((number, {"content": content, "special": False, "normalized": True}))
