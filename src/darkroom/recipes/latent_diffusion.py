@@ -5,7 +5,7 @@ velocity (Salimans & Ho, arXiv:2202.00512); captions are dropped for guidance (H
 arXiv:2207.12598).
 """
 
-import json
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,29 +14,32 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.config import from_dict
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
-from darkroom.diffusion.schedule import NoiseSchedule
+from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.unet import UNet, UNetConfig
 from darkroom.recipes.run import Run
+from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
 from darkroom.training.captions import Variant, all_texts, caption, render, variants
 from darkroom.training.data import CaptionedPictures, image_folder
 from darkroom.training.fit import FitOptions, FitStep, Training, step_generator
 from darkroom.training.saving import read_state
+from darkroom.weights.save import save
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
     """Fractions of a batch, by kind of picture (see ``darkroom.training.captions``)."""
 
-    plain: float = 0.56
-    rare: float = 0.10
-    tinted: float = 0.15
-    grounds: float = 0.13
-    both: float = 0.06
+    plain: float = 0.66
+    rare: float = 0.05
+    tinted: float = 0.13
+    grounds: float = 0.11
+    both: float = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +48,21 @@ class Config:
 
     data: Path  # a folder with metadata.jsonl
     autoencoder: Path  # what the autoencoder recipe wrote
-    out: Path  # the run: state, log, and the finished parts
+    out: Path  # the run: state, log, and the finished model in ``out/model``
+    name: str = "model"
     size: int = 64  # pixels
     vocabulary: int = 1280  # tokens
     prediction: str = "velocity"
     empty: float = 0.1  # fraction of captions dropped
+    emphasis: float = 1.0  # t = T u^emphasis for uniform u: below 1, more of high noise
     tints: int = 4  # recoloured variants of each picture
     grounds: int = 4  # variants over a colour
     both: int = 2
     mixture: Mixture = field(default_factory=Mixture)
     save_every: int = 500  # steps
+    sampler: str = "dpmpp_2m"  # what the finished model names as its own defaults
+    steps: int = 20
+    guidance: float = 4.0
     text: TextConfig = field(default_factory=TextConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     fit: FitOptions = field(default_factory=FitOptions)
@@ -73,7 +81,7 @@ class Networks(nn.Module):
 
 
 def train(config: Config) -> Iterator[FitStep]:
-    """Train, yielding every step; at the end write the parts into ``out``."""
+    """Train, yielding every step; at the end write ``out/model``, in half precision."""
     torch.manual_seed(config.fit.seed)
     pictures = image_folder(config.data, config.size)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -81,23 +89,23 @@ def train(config: Config) -> Iterator[FitStep]:
     tokenizer.save(config.out / "tokenizer")
     config = replace(config, text=replace(config.text, vocabulary=len(tokenizer)))
     config = replace(config, text=replace(config.text, end=tokenizer.eos))
-    bank = Bank(config, pictures, tokenizer, load_autoencoder(config.autoencoder))
+    autoencoder = load_autoencoder(config.autoencoder)
+    bank = Bank(config, pictures, tokenizer, autoencoder)
 
     networks = Networks(config).to(memory_format=torch.channels_last)
     training = Training(networks, config.fit)
     run = Run(config.out, "latent-diffusion", config, training, config.save_every)
     prediction = PREDICTIONS[config.prediction]()
-    sigmas = torch.tensor(NoiseSchedule.scaled_linear().sigmas)
+    sigmas = torch.tensor(sampling(config).schedule().sigmas)
 
     def loss(step: int) -> Tensor:
         g = step_generator(config.fit.seed, step)
         clean, ids = bank.batch(config.fit.batch, g)
         noise = torch.randn(clean.shape, generator=g)
         # stratified over the levels: one timestep from each of B equal parts
-        u = (torch.randperm(len(clean), generator=g) + torch.rand(len(clean), generator=g)) / len(
-            clean
-        )
-        t = (u * len(sigmas)).long()
+        count = len(clean)
+        u = (torch.randperm(count, generator=g) + torch.rand(count, generator=g)) / count
+        t = (u**config.emphasis * len(sigmas)).long().clamp_max(len(sigmas) - 1)
         sigma = sigmas[t][:, None, None, None]
         x = prediction.network_input(clean + sigma * noise, sigma)
         output = networks.unet(
@@ -107,7 +115,43 @@ def train(config: Config) -> Iterator[FitStep]:
 
     yield from run.steps(loss)
     networks.load_state_dict(training.averaged())
-    run.finish(unet=networks.unet, text=networks.text)
+    run.finish(text=networks.text, unet=networks.unet)
+    save(assemble(config, networks, autoencoder, tokenizer), config.out / "model")
+
+
+def sampling(config: Config) -> SamplingConfig:
+    """The noise schedule of Stable Diffusion, and how the finished model is sampled."""
+    settings = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "prediction_type": {"velocity": "v_prediction", "noise": "epsilon"}[config.prediction],
+        "timestep_spacing": "trailing",
+    }
+    return SamplingConfig(sampler=config.sampler, settings=settings)
+
+
+def assemble(
+    config: Config, networks: Networks, autoencoder: Autoencoder, tokenizer: Tokenizer
+) -> LatentDiffusion:
+    """The finished model, in half precision: what is learned has no more digits than that."""
+    networks, autoencoder = copy.deepcopy(networks).half(), copy.deepcopy(autoencoder).half()
+    scheme = sampling(config)
+    return LatentDiffusion(
+        unet=networks.unet.eval(),
+        autoencoder=autoencoder.eval(),
+        text_encoder=PromptEncoder([Tower(networks.text.eval(), tokenizer)]),
+        schedule=scheme.schedule(),
+        prediction=scheme.prediction(),
+        sampling=scheme,
+        name=config.name,
+        family="sd1",
+        settings={
+            "size": (config.size, config.size),
+            "steps": config.steps,
+            "guidance": config.guidance,
+        },
+    )
 
 
 class Bank:
