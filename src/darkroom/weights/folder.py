@@ -23,7 +23,7 @@ from darkroom.weights import configs, families
 from darkroom.weights.assemble import assemble, release
 from darkroom.weights.catalog import Known
 from darkroom.weights.files import read_sharded, read_tensors
-from darkroom.weights.layout import Layout
+from darkroom.weights.layout import Layout, convert
 from darkroom.weights.layouts import autoencoder, clip_text, unconditional_unet, unet
 from darkroom.weights.locate import WEIGHTS, best_set
 
@@ -99,6 +99,7 @@ SINGLE: Mapping[str, Single] = {
         ClipTextModel, configs.text_config, clip_text.HUGGINGFACE
     ),
 }
+OURS = {f"darkroom.{row.model.__name__}": row for row in SINGLE.values()}
 
 
 @dataclass
@@ -135,7 +136,7 @@ class Reading:
                 converted: Mapping[str, Tensor] = tensors
             elif name in classes or not name:
                 config = read(data, where)
-                converted = layout.convert(tensors, config)
+                converted = convert(tensors, layout.entries(config))
             else:
                 raise CheckpointError(f"{where}: class {name!r}; expected {' or '.join(classes)}")
             target = self.target
@@ -186,7 +187,7 @@ class Reading:
             raise CheckpointError(f"{path}: {error}") from None
 
 
-def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffusion:
+def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffusion | nn.Module:
     """Read a folder with a model_index.json.
 
     Raises:
@@ -268,7 +269,7 @@ def load_single_model(
     inner = folder / part if (folder / part).is_dir() else folder
     data = read_json(inner / "config.json")
     name = class_of(data)
-    row = SINGLE.get(name.removeprefix("darkroom."))
+    row = SINGLE.get(name) or OURS.get(name)
     if row is None:
         raise CheckpointError(
             f"{inner / 'config.json'}: a {name or 'model without a class'} is not supported; "

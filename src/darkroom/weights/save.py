@@ -1,0 +1,336 @@
+"""``save``: a model to a folder that diffusers opens, or to a single LDM / SGM file."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.atomic import atomic_write, sync_folder
+from darkroom.config import to_dict
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.errors import CheckpointError, ConfigError, LayoutError
+from darkroom.models.autoencoder import Autoencoder
+from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.unconditional_unet import UnconditionalUNet
+from darkroom.models.unet import UNet
+from darkroom.text.encoder import PromptEncoder, Tower
+from darkroom.text.tokenizer import Tokenizer
+from darkroom.weights import configs
+from darkroom.weights.families import family_of
+from darkroom.weights.layout import Layout
+from darkroom.weights.layouts import autoencoder, clip_text, single_file, unconditional_unet, unet
+from darkroom.weights.single_file import OWN
+
+TASKS = {9: "Inpaint", 5: "Depth2Img", 8: "InstructPix2Pix"}  # by the U-Net's input channels
+
+
+def save(model: LatentDiffusion | nn.Module, path: str | os.PathLike[str]) -> Path:
+    """Write a model: to a folder as diffusers writes it, or to a ``.safetensors`` single file.
+
+    The weights keep their dtype. What is there under that name is replaced once the new one is
+    complete. A part that diffusers cannot describe is written in our own format, which ``load``
+    reads as well.
+
+    Args:
+        model: a ``LatentDiffusion``, or one network (to a folder).
+        path: a folder, or a file ending with ``.safetensors``.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: the model does not fit the format, or the place is no model's folder.
+        ValueError: ``model`` is nothing that can be saved.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        if not isinstance(model, LatentDiffusion):
+            raise ValueError(f"a single file holds a whole model, not a {type(model).__name__}")
+        _save_file(model, path)
+        return path
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise CheckpointError(f"{path}: pickles are not written; give a name ending .safetensors")
+    if isinstance(model, LatentDiffusion):
+        with _fresh_folder(path) as folder:
+            _write_pipeline(model, folder)
+    elif isinstance(model, nn.Module):
+        with _fresh_folder(path) as folder:
+            _write_network(model, folder)
+    else:
+        raise ValueError(f"save takes a LatentDiffusion or a network, got {type(model).__name__}")
+    return path
+
+
+def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
+    towers = _towers(model)
+    size = model.settings.get("size")
+    sample = size[0] // model.autoencoder.factor if size else None
+    index: dict[str, Any] = {
+        "_class_name": _pipeline(model),
+        "_diffusers_version": "0.36.0",
+        "_darkroom": _own_words(model),
+        "feature_extractor": [None, None],
+        "scheduler": ["diffusers", model.sampling.to_diffusers()["_class_name"]],
+    }
+    encoder = _encoder(model)
+    if len(towers) == 2:
+        zero = encoder.zero_unconditional
+        index |= {"force_zeros_for_empty_prompt": zero, "image_encoder": [None, None]}
+    else:
+        index |= {"safety_checker": [None, None], "requires_safety_checker": False}
+    extra = {"sample_size": sample} if sample else {}
+    extra["addition_time_embed_dim"] = encoder.size_channels
+    index["unet"] = _write_network(model.unet, folder / "unet", extra)
+    index["vae"] = _write_network(
+        model.autoencoder, folder / "vae", {"sample_size": size[0]} if size else {}
+    )
+    for number, tower in enumerate(towers):
+        ending = f"_{number + 1}" if number else ""
+        index[f"text_encoder{ending}"] = _write_network(
+            tower.model, folder / f"text_encoder{ending}"
+        )
+        index[f"tokenizer{ending}"] = ["transformers", "CLIPTokenizer"]
+        tower.tokenizer.save(folder / f"tokenizer{ending}")
+    write_json(folder / "scheduler" / "scheduler_config.json", model.sampling.to_diffusers())
+    write_json(folder / "model_index.json", dict(sorted(index.items())))
+
+
+def _pipeline(model: LatentDiffusion) -> str:
+    xl = "XL" if len(_towers(model)) == 2 else ""
+    channels = model.unet.config.in_channels if isinstance(model.unet, UNet) else 0
+    return f"StableDiffusion{xl}{TASKS.get(channels, '')}Pipeline"
+
+
+def _own_words(model: LatentDiffusion) -> dict[str, Any]:
+    settings = {k: v for k, v in model.settings.items() if k != "notes"}
+    return {"family": model.family, "name": model.name, "settings": settings}
+
+
+def _encoder(model: LatentDiffusion) -> PromptEncoder:
+    encoder = model.text_encoder
+    if not isinstance(encoder, PromptEncoder):
+        raise ValueError(f"the text encoder is a {type(encoder).__name__}: only ours can be saved")
+    return encoder
+
+
+def _towers(model: LatentDiffusion) -> list[Tower]:
+    return [tower for tower in _encoder(model).towers if isinstance(tower, Tower)]
+
+
+def _write_network(
+    network: nn.Module | Any, folder: Path, extra: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Write config.json and weights; returns library and class, for model_index.json.
+
+    Args:
+        extra: keys over those of the config, where diffusers knows the class.
+    """
+    kind = type(network)
+    if kind not in WRITERS:
+        known = ", ".join(known.__name__ for known in WRITERS)
+        raise ValueError(f"a {kind.__name__} cannot be saved; one of {known} can")
+    writer, config = WRITERS[kind], network.config
+    state = network.state_dict()
+    try:
+        described = writer.describe(config)
+        reverted = writer.layout(config).revert(state, config)
+        known = {key: value for key, value in (extra or {}).items() if key in described}
+        entry = [writer.library, str(described.get("_class_name") or described["architectures"][0])]
+        description: dict[str, Any] = {**described, **known}
+    except (ConfigError, LayoutError):
+        entry = ["darkroom", f"darkroom.{kind.__name__}"]
+        description = {"_class_name": entry[1], **to_dict(config)}
+        reverted = state
+    write_json(folder / "config.json", dict(sorted(description.items())))
+    write_tensors(folder / writer.file, reverted, {"format": "pt"})
+    return entry
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How one kind of network is written."""
+
+    library: str
+    file: str
+    describe: Callable[[Any], dict[str, Any]]
+    layout: Callable[[Any], Layout[Any]]
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+WRITERS: Mapping[type, Writer] = {
+    UNet: Writer(
+        "diffusers",
+        WEIGHTS,
+        configs.unet_json,
+        lambda config: unet.DIFFUSERS_SD1 if configs.is_convolutional(config) else unet.DIFFUSERS,
+    ),
+    Autoencoder: Writer(
+        "diffusers", WEIGHTS, configs.autoencoder_json, lambda _: autoencoder.DIFFUSERS
+    ),
+    ClipTextModel: Writer(
+        "transformers", "model.safetensors", configs.text_json, lambda _: clip_text.HUGGINGFACE
+    ),
+    UnconditionalUNet: Writer(
+        "diffusers",
+        WEIGHTS,
+        unconditional_unet.unconditional_unet_json,
+        lambda _: unconditional_unet.DIFFUSERS,
+    ),
+}
+
+
+def _save_file(model: LatentDiffusion, path: Path) -> None:
+    towers = _towers(model)
+    kinds = [tower.model.config for tower in towers]
+    network, vae = model.unet, model.autoencoder
+    if not isinstance(network, UNet) or not isinstance(vae, Autoencoder):
+        raise ValueError("only Darkroom's own U-Net and autoencoder can be saved")
+    family = single_file.FAMILIES[family_of(network.config, kinds)]
+    networks: dict[str, Any] = {"unet": network, "autoencoder": vae}
+    networks |= dict(zip(("text", "text2"), (tower.model for tower in towers), strict=False))
+    try:
+        state = single_file.join(
+            {name: (part.config, part.state_dict()) for name, part in networks.items()}, family
+        )
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from None
+    sampling = model.sampling.to_diffusers()
+    own = {
+        **_own_words(model),
+        "configs": {name: to_dict(part.config) for name, part in networks.items()},
+        "scheduler": sampling,
+        "tokenizers": [_vocabulary(tower.tokenizer) for tower in towers],
+        "zero_unconditional": _encoder(model).zero_unconditional,
+    }
+    velocity = sampling.get("prediction_type") == "v_prediction"
+    metadata = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": ARCHITECTURES[family.name],
+        "modelspec.title": model.name,
+        "modelspec.prediction_type": "v" if velocity else "epsilon",
+        OWN: json.dumps(own),
+    }
+    write_tensors(path, state, metadata)
+
+
+ARCHITECTURES = {
+    "sd1": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2",
+    "sdxl": "stable-diffusion-xl-v1-base",
+    "sdxl-refiner": "stable-diffusion-xl-v1-refiner",
+}
+
+
+def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+    """CLIP's own vocabulary is known by its size; another one is written out."""
+    markers = {name: tokenizer.token(getattr(tokenizer, name)) for name in ("bos", "eos", "pad")}
+    if tokenizer.vocab == Tokenizer.built_in().vocab:
+        return markers
+    return {
+        **markers,
+        "vocab": tokenizer.vocab,
+        "merges": [list(pair) for pair in tokenizer.merges],
+        "max_length": tokenizer.max_length,
+    }
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file as diffusers does, atomically; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write((json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file tensor by tensor, atomically: no second copy of it in memory.
+
+    Format: a little-endian 64-bit length, a JSON header padded to 8 bytes, the tensors.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    start = 0
+    for name in ordered:
+        tensor = tensors[name]
+        end = start + tensor.numel() * tensor.element_size()
+        if tensor.dtype not in DTYPES:
+            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, which safetensors lacks")
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_write(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in ordered:
+            plain = tensors[name].detach().cpu().contiguous().reshape(-1)
+            file.write(plain.view(torch.uint8).numpy().data)
+
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@contextmanager
+def _fresh_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` that takes its place on success, and vanishes on failure.
+
+    Raises:
+        CheckpointError: ``path`` is a file, or a folder with something else than a model in it.
+    """
+    _check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
+    try:
+        yield fresh
+        umask = os.umask(0)
+        os.umask(umask)
+        fresh.chmod(0o777 & ~umask)  # mkdtemp makes 0700
+        if path.exists():
+            old = fresh.with_suffix(".old")
+            path.rename(old)
+            try:
+                fresh.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
+            shutil.rmtree(old)
+        else:
+            fresh.rename(path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _check_replaceable(path: Path) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: a file of that name exists; choose another name")
+    names = {entry.name for entry in path.iterdir()}
+    if names and not names & {"model_index.json", "config.json"}:
+        raise CheckpointError(
+            f"{path}: a folder with something else than a model in it; choose another name"
+        )
