@@ -10,15 +10,18 @@ import hashlib
 import inspect
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from darkroom.errors import CheckpointError, DarkroomError, ModelNotFoundError
 from darkroom.names import did_you_mean
-from darkroom.weights.locate import WEIGHTS, Remote, choose
+from darkroom.weights.locate import SKIPPED, WEIGHTS, Remote, best_set
 from darkroom.weights.registry import CHUNK, Registered, Stamp, register
+
+DESCRIPTIONS = (".json", ".txt", ".model")  # configs and vocabularies: small, all taken
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # how weights of a part are called
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,27 @@ def plan(remote: Remote, variant: str | None = None) -> Plan:
         hint = did_you_mean(remote.file, weights) or f"; it has {', '.join(weights[:8])}"
         raise ModelNotFoundError(f"hf:{repo}: no file {remote.file!r}{hint}")
     return Plan(repo, info.sha, (there[remote.file],), folder=False)
+
+
+def choose(names: Iterable[str], variant: str | None = None) -> list[str]:
+    """The files of a repository that ``load`` needs: descriptions, and each part's weights once.
+
+    Args:
+        variant: prefer these ("fp16"), where a part has them.
+    """
+    names = list(names)
+    pipeline = "model_index.json" in names
+    chosen = [name for name in names if name.endswith(DESCRIPTIONS)]
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        # at the root of a pipeline lies the same model again, as a single file
+        wanted = folder not in SKIPPED and bool(folder) == pipeline
+        if wanted and file.endswith(WEIGHTS) and file.startswith(STEMS):
+            parts.setdefault(folder, []).append(file)
+    for folder, files in parts.items():
+        chosen += [f"{folder}/{file}" if folder else file for file in best_set(files, variant)]
+    return sorted(chosen)
 
 
 def pull(plan: Plan) -> Iterator[Pulled]:
@@ -219,7 +243,6 @@ def _is_plain(path: str) -> bool:
 @contextlib.contextmanager
 def _one_line(repo: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line of ours."""
-    import httpx
     from huggingface_hub import errors
 
     try:
@@ -237,14 +260,24 @@ def _one_line(repo: str) -> Iterator[None]:
         ) from None
     except errors.EntryNotFoundError as error:
         raise ModelNotFoundError(f"hf:{repo}: {_first_line(error)}") from None
-    except (errors.OfflineModeIsEnabled, ConnectionError) as error:
-        offline = "HF_HUB_OFFLINE is set" if "offline" in str(error).lower() else _first_line(error)
-        raise DarkroomError(f"hf:{repo}: no connection ({offline})") from None
-    except (errors.HfHubHTTPError, httpx.HTTPError) as error:
-        raise DarkroomError(
-            f"hf:{repo}: the hub cannot be reached ({_first_line(error)}); try again, "
+    except errors.OfflineModeIsEnabled:
+        raise ModelNotFoundError(
+            f"hf:{repo}: HF_HUB_OFFLINE forbids the network; unset it, or give the path of a copy"
+        ) from None
+    except Exception as error:
+        if not _is_of_the_network(error):
+            raise
+        raise ModelNotFoundError(
+            f"hf:{repo}: the hub cannot be reached ({_first_line(error)}); connect and try again, "
             "what was fetched is kept"
         ) from None
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """huggingface_hub has changed its transport (httpx, httpx2), which raises errors of its own."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    foreign = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "huggingface_hub"}
+    return isinstance(error, ConnectionError) or bool(modules & foreign)
 
 
 def _first_line(error: BaseException) -> str:
