@@ -39,7 +39,10 @@ def rounded_levels(
     even = read["timestep_spacing"] if shape or spacing is None else spacing
     table, trained = np.array(schedule.sigmas), len(schedule)
     if spacing is None:
-        visited = lcm_timesteps(trained, steps, read["original_inference_steps"])
+        original = read["original_inference_steps"]
+        if steps > original:
+            raise ValueError(f"lcm visits at most {original} steps, got {steps}: give fewer")
+        visited = lcm_timesteps(trained, steps, original)
     else:
         top = _clipped(table, read) if grid == "dpm" else trained
         visited = timesteps(grid, even, trained, steps, read["steps_offset"], top)
