@@ -16,6 +16,7 @@ from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
+from darkroom.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from darkroom.models.unconditional_unet import UnconditionalUNet, UnconditionalUNetConfig
 from darkroom.models.unet import UNet, UNetConfig
 from darkroom.text.tokenizer import Tokenizer
@@ -24,7 +25,13 @@ from darkroom.weights.assemble import assemble, release
 from darkroom.weights.catalog import Known
 from darkroom.weights.files import read_sharded, read_tensors
 from darkroom.weights.layout import Layout, convert
-from darkroom.weights.layouts import autoencoder, clip_text, unconditional_unet, unet
+from darkroom.weights.layouts import (
+    autoencoder,
+    clip_text,
+    tiny_autoencoder,
+    unconditional_unet,
+    unet,
+)
 from darkroom.weights.locate import WEIGHTS, best_set
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -37,6 +44,7 @@ ASIDE = {
 CONFIGS: Mapping[type[nn.Module], type] = {
     Autoencoder: AutoencoderConfig,
     ClipTextModel: TextConfig,
+    TinyAutoencoder: TinyAutoencoderConfig,
     UNet: UNetConfig,
     UnconditionalUNet: UnconditionalUNetConfig,
 }
@@ -94,6 +102,9 @@ SINGLE: Mapping[str, Single] = {
     ),
     "UNet2DConditionModel": Single(UNet, configs.unet_config, unet.DIFFUSERS),
     "AutoencoderKL": Single(Autoencoder, configs.autoencoder_config, autoencoder.DIFFUSERS),
+    "AutoencoderTiny": Single(
+        TinyAutoencoder, tiny_autoencoder.tiny_autoencoder_config, tiny_autoencoder.DIFFUSERS
+    ),
     "CLIPTextModel": Single(ClipTextModel, configs.text_config, clip_text.HUGGINGFACE),
     "CLIPTextModelWithProjection": Single(
         ClipTextModel, configs.text_config, clip_text.HUGGINGFACE

@@ -19,6 +19,7 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder
 from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.tiny_autoencoder import TinyAutoencoder
 from darkroom.models.unconditional_unet import UnconditionalUNet
 from darkroom.models.unet import UNet
 from darkroom.text.encoder import PromptEncoder, Tower
@@ -26,7 +27,14 @@ from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import configs
 from darkroom.weights.families import family_of
 from darkroom.weights.layout import Layout
-from darkroom.weights.layouts import autoencoder, clip_text, single_file, unconditional_unet, unet
+from darkroom.weights.layouts import (
+    autoencoder,
+    clip_text,
+    single_file,
+    tiny_autoencoder,
+    unconditional_unet,
+    unet,
+)
 from darkroom.weights.single_file import OWN
 
 TASKS = {9: "Inpaint", 5: "Depth2Img", 8: "InstructPix2Pix"}  # by the U-Net's input channels
@@ -177,6 +185,12 @@ WRITERS: Mapping[type, Writer] = {
     ),
     ClipTextModel: Writer(
         "transformers", "model.safetensors", configs.text_json, lambda _: clip_text.HUGGINGFACE
+    ),
+    TinyAutoencoder: Writer(
+        "diffusers",
+        WEIGHTS,
+        tiny_autoencoder.tiny_autoencoder_json,
+        lambda _: tiny_autoencoder.DIFFUSERS,
     ),
     UnconditionalUNet: Writer(
         "diffusers",

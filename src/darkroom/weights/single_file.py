@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.config import from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
@@ -21,8 +21,11 @@ from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import families
 from darkroom.weights.assemble import assemble, release
 from darkroom.weights.catalog import Known, by_file
-from darkroom.weights.files import read_header, read_tensors
+from darkroom.weights.files import Header, read_header, read_tensors
 from darkroom.weights.folder import CONFIGS, Target
+from darkroom.weights.inspect import report_of
+from darkroom.weights.layout import identify
+from darkroom.weights.layouts import autoencoder
 from darkroom.weights.layouts import single_file as layouts
 
 OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
@@ -38,8 +41,8 @@ PADS = {"sd1": ("<|endoftext|>",), "sd2": ("!",), "sdxl": ("<|endoftext|>", "!")
 ASIDE = {"depth": "the depth network is left aside: give a depth map"}
 
 
-def load_single_file(path: Path, target: Target) -> LatentDiffusion:
-    """Read one file that holds a U-Net, an autoencoder and text towers.
+def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
+    """Read one file that holds a U-Net, an autoencoder and text towers, or an autoencoder alone.
 
     Raises:
         CheckpointError: the file is something else, has no family we know, or does not say what
@@ -50,8 +53,8 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion:
     names = list(tensors)
     try:
         family = layouts.family_of(dict.fromkeys(names))
-    except LayoutError as error:
-        raise CheckpointError(f"{path}: {what_it_is(path) or error}") from None
+    except LayoutError:
+        return _not_a_checkpoint(path, header, target)
     own = _own(header.metadata, path)
     family = _with_own_sizes(family, own, path)
     notes: list[str] = []
@@ -79,9 +82,9 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion:
         )
         for name, (config, converted) in parts.items()
     }
-    unet, autoencoder = networks.pop("unet"), networks.pop("autoencoder")
+    unet, vae = networks.pop("unet"), networks.pop("autoencoder")
     assert isinstance(unet, UNet)
-    assert isinstance(autoencoder, Autoencoder)
+    assert isinstance(vae, Autoencoder)
     text_encoder = families.prompt_encoder(
         family.name,
         unet.config,
@@ -92,7 +95,7 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion:
     )
     return families.latent_diffusion(
         unet=unet,
-        autoencoder=autoencoder,
+        autoencoder=vae,
         text_encoder=text_encoder,
         sampling=sampling,
         family=own.get("family", family.name),
@@ -178,14 +181,38 @@ class Said:
         return {**large, **(self.known.settings if self.known else {}), **own}
 
 
-def what_it_is(path: Path) -> str:
-    """One clause on what a file that is no checkpoint is, and what to do with it."""
-    try:
-        from darkroom.weights.inspect import inspect
-    except ImportError:
-        return ""
-    report = inspect(path)
-    return f"is a {report.kind}, not a checkpoint"
+WHAT_TO_DO = {
+    "LoRA": "load the checkpoint it was made for, and put <lora:NAME:1> into the prompt (--lora)",
+    "Control-LoRA": "load the checkpoint it was made for first",
+    "ControlNet": "load the checkpoint it was made for, and give this to Control",
+    "textual inversion": "load a checkpoint, and write the embedding's name into the prompt",
+    "hypernetwork": "load the checkpoint it was made for first",
+    "U-Net": "it lacks the autoencoder and the text tower; use a full checkpoint",
+}
+
+
+def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
+    """An autoencoder alone; anything else is an error that says what the file is.
+
+    Raises:
+        CheckpointError: naming the kind, the base, and what to do with such a file.
+    """
+    report = report_of(header)
+    if report.kind == "autoencoder":
+        tensors = read_tensors(path)
+        state = {name.removeprefix("first_stage_model."): tensors[name] for name in tensors}
+        layout, preset = identify(state, autoencoder.LAYOUTS)
+        config = layout.presets[preset]
+        if target.known is None and "xl" in path.stem.lower():
+            config = SDXL_AUTOENCODER  # of the same shapes, at another scale
+        converted = layout.convert(state, config)
+        return assemble(
+            Autoencoder, config, converted, target.dtype, target.device, release(tensors)
+        )
+    base = f" for {report.base}" if report.base else ""
+    advice = WHAT_TO_DO.get(report.kind, "a checkpoint holds U-Net, autoencoder and text tower")
+    kind = "file of no known kind" if report.kind == "unknown" else report.kind
+    raise CheckpointError(f"{path}: a {kind}{base}, not a checkpoint; {advice}")
 
 
 def _averaged(
