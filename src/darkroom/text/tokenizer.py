@@ -72,13 +72,12 @@ class Tokenizer:
         if max_length < 3:
             raise ValueError(f"max_length is {max_length}: two markers and a token need 3")
         self.vocab = dict(vocab)
-        self.merges = tuple((a, b) for a, b in merges)
+        self.merges = tuple(merges)
         self.max_length = max_length
         self.bos, self.eos, self.pad = (self.vocab[marker.content] for marker in markers)
         self._markers = tuple(markers)
         self._added = tuple(added)
         self._backend = _backend(self.vocab, list(self.merges), markers, self._added)
-        self._names = {number: token for token, number in self.vocab.items()}
 
     @classmethod
     def built_in(cls, pad: str = EOS) -> "Tokenizer":
@@ -123,8 +122,19 @@ class Tokenizer:
         """The vocabulary's spelling of one id."""
         return self._names[number]
 
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        return {number: token for token, number in self.vocab.items()}
+
+    @functools.cached_property
+    def _complete(self) -> bool:
+        """Whether every byte is a token, so that no text is unknown."""
+        return all(end in self.vocab for c in byte_letters() for end in (c, c + SUFFIX))
+
     def unknown(self, text: str) -> list[str]:
         """The pieces of ``text`` for which the vocabulary has no token."""
+        if self._complete:
+            return []
         encoding = self._backend.encode(encodable(text), add_special_tokens=False)
         eos = self._markers[1].content
         pieces = []

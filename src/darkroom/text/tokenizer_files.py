@@ -72,20 +72,27 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
     ):
         raise CheckpointError(f"{source}: the vocabulary must give a whole number for each token")
     pairs: list[Merge] = []
-    for merge in merges or ():
+    for merge in merges if isinstance(merges, list) else [merges]:
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-            raise CheckpointError(f"{source}: merge {merge!r} is not a pair of tokens")
+        if not _is_pair(pair):
+            raise CheckpointError(f"{source}: merge {merge!r:.60} is not a pair of tokens")
         pairs.append((pair[0], pair[1]))
     return dict(vocab), pairs
 
 
+def _is_pair(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return isinstance(value[0], str) and isinstance(value[1], str)
+
+
 def _merge_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not readable as text ({error})") from error
-    return [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
+    first, *lines = text.replace("\r", "").split("\n")
+    return [line for line in ([] if first.startswith("#version") else [first]) + lines if line]
 
 
 def _object(path: Path) -> dict[str, Any]:
