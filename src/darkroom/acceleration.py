@@ -1,0 +1,179 @@
+"""Speed, applied to one model from outside and taken back again.
+
+Nothing here changes what a network computes beyond rounding; each option is tested against the
+plain model. ``dtype`` alone trades accuracy, and only when asked.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.nn.attention import Attention
+from darkroom.nn.normalization import NormSilu
+from darkroom.ops.attention import BACKENDS
+from darkroom.ops.normalization import GROUP_NORM_SILU
+from darkroom.ops.packed import can_pack, pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceleration:
+    """Which changes to make. The defaults make none."""
+
+    attention: str = "torch"  # a row of ops.attention.BACKENDS
+    group_norm_silu: str = "torch"  # a row of ops.normalization.GROUP_NORM_SILU
+    dtype: torch.dtype | None = None  # of weights and activations; None = as they are
+    channels_last: bool = False  # convolutions over (B, H, W, C) in memory
+    packed: bool = False  # weights in oneDNN's own order: float32 on a CPU, inference alone
+    compile: str | None = None  # a backend of torch.compile, such as "inductor"
+
+
+class Accelerated:
+    """What ``accelerate`` did to a model; leaving a ``with`` block takes it back, too.
+
+    The weights that a change of dtype replaced are kept here for ``undo``: drop this object to
+    free them.
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+
+    def undo(self) -> None:
+        """Put everything back, bit for bit. A second call changes nothing."""
+        while self._undo:
+            self._undo.pop()()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.undo()
+
+
+def accelerate(model: nn.Module | LatentDiffusion, plan: Acceleration) -> Accelerated:
+    """Change ``model`` in place as ``plan`` says.
+
+    Attach adapters before, and undo before training or detaching them: packed weights are no
+    parameters.
+
+    Raises:
+        ValueError: for an unknown row, or packing that this machine or these weights refuse. The
+            model is then as it was.
+    """
+    for name, rows in ((plan.attention, BACKENDS), (plan.group_norm_silu, GROUP_NORM_SILU)):
+        if name not in rows:
+            raise ValueError(f"no operation called {name!r}; there are {', '.join(rows)}")
+    if plan.packed and not can_pack():
+        raise ValueError("packed=True needs a PyTorch with oneDNN on a CPU; use packed=False")
+    done = Accelerated()
+    try:
+        for module in modules(model):
+            _swap(module, plan, done)
+            if plan.dtype is not None:
+                _cast(module, plan.dtype, done)
+            if plan.channels_last:
+                _order(module, torch.channels_last, done)
+            if plan.packed:
+                _pack(module, done)
+            if plan.compile is not None:
+                _compile(module, plan.compile, done)
+    except BaseException:
+        done.undo()
+        raise
+    return done
+
+
+def recommended(device: torch.device | str) -> Acceleration:
+    """What is faster on such a device at equal numbers, as measured in ``benchmarks/``."""
+    if torch.device(device).type == "cpu":
+        return Acceleration(channels_last=True, packed=can_pack())
+    return Acceleration(channels_last=True)
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed memory rather than return and fetch it page by page.
+
+    A setting of the whole process, for programs to make at their start: a U-Net's forward then
+    has 25,000 page faults rather than 665,000, and is 1.2 times as fast. False where the C
+    library is not glibc.
+    """
+    import ctypes
+    import platform
+
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    no_mapping = mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap, too
+    no_trimming = mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+    return bool(no_mapping and no_trimming)
+
+
+def modules(model: nn.Module | LatentDiffusion) -> Iterator[nn.Module]:
+    """The networks of a model."""
+    if isinstance(model, nn.Module):
+        yield model
+        return
+    for part in (model.unet, model.autoencoder, model.text_encoder):
+        if isinstance(part, nn.Module):
+            yield part
+
+
+def _swap(model: nn.Module, plan: Acceleration, done: Accelerated) -> None:
+    """Exchange functions on tensors, where a layer is asked for another than it has."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            _set(module, "attend", BACKENDS[plan.attention], done)
+        elif isinstance(module, NormSilu):
+            _set(module, "compute", GROUP_NORM_SILU[plan.group_norm_silu], done)
+
+
+def _set(owner: nn.Module, name: str, value: object, done: Accelerated) -> None:
+    before = getattr(owner, name)
+    if before is not value:
+        setattr(owner, name, value)
+        done._undo.append(lambda: setattr(owner, name, before))
+
+
+def _cast(model: nn.Module, dtype: torch.dtype, done: Accelerated) -> None:
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [(tensor, tensor.data) for tensor in tensors if tensor.is_floating_point()]
+    done._undo.append(lambda: _restore(before))
+    model.to(dtype)
+
+
+def _restore(before: list[tuple[Tensor, Tensor]]) -> None:
+    for tensor, data in before:
+        tensor.data = data
+
+
+def _order(model: nn.Module, order: torch.memory_format, done: Accelerated) -> None:
+    before = [(p, p.data.stride()) for p in model.parameters() if p.ndim == 4]
+
+    def undo() -> None:
+        for parameter, stride in before:
+            data = torch.empty_strided(parameter.shape, stride, dtype=parameter.dtype)
+            parameter.data = data.to(parameter.device).copy_(parameter.data)
+
+    done._undo.append(undo)
+    for parameter, _ in before:
+        parameter.data = parameter.data.contiguous(memory_format=order)
+
+
+def _pack(model: nn.Module, done: Accelerated) -> None:
+    for owner in list(model.modules()):
+        for name, child in list(owner.named_children()):
+            packed = pack(child)
+            if packed is not None:
+                setattr(owner, name, packed)
+                done._undo.append(lambda o=owner, n=name, p=packed: setattr(o, n, p.unpacked()))
+
+
+def _compile(model: nn.Module, backend: str, done: Accelerated) -> None:
+    """Compile what is called: the module, or its parts where it is a holder of methods."""
+    whole = type(model).forward is not nn.Module.forward
+    for module in (model,) if whole else tuple(model.children()):
+        module.compile(backend=backend)
+        done._undo.append(lambda m=module: setattr(m, "_compiled_call_impl", None))

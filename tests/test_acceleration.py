@@ -1,0 +1,177 @@
+"""Each option against the plain model, and back again bit for bit."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from darkroom.acceleration import Acceleration, accelerate, keep_freed_memory, recommended
+from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.unet import UNet, UNetConfig
+from darkroom.ops.packed import PackedConv2d, PackedLinear, can_pack, pack
+
+PLANS = {
+    "nothing": Acceleration(),
+    "reference": Acceleration(attention="reference", group_norm_silu="reference"),
+    "plain": Acceleration(attention="plain"),
+    "channels_last": Acceleration(channels_last=True),
+    "packed": Acceleration(packed=True),
+    "channels_last and packed": Acceleration(channels_last=True, packed=True),
+    "all": Acceleration(attention="plain", channels_last=True, packed=True),
+}
+COMPILED = pytest.param("compiled", marks=pytest.mark.slow)  # tracing takes half a minute
+PLANS_BY_NAME = {**PLANS, "compiled": Acceleration(compile="eager")}
+
+
+def unet() -> UNet:
+    torch.manual_seed(0)
+    config = UNetConfig(
+        channels=(32, 64), heads=(2, 4), depth=(1, 1), text_channels=24, vector_channels=10
+    )
+    return UNet(config).eval()
+
+
+def inputs(size: int = 8, batch: int = 2) -> tuple[Tensor, ...]:
+    torch.manual_seed(1)
+    t = torch.tensor([7.0, 900.0])[:batch]
+    return torch.randn(batch, 4, size, size), t, torch.randn(batch, 9, 24), torch.randn(batch, 10)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(model: nn.Module, before: dict[str, Tensor]) -> bool:
+    state = model.state_dict()
+    return state.keys() == before.keys() and all(
+        torch.equal(tensor, before[name])
+        and tensor.dtype == before[name].dtype
+        and tensor.stride() == before[name].stride()
+        for name, tensor in state.items()
+    )
+
+
+@pytest.mark.parametrize("name", [*PLANS, COMPILED])
+@torch.no_grad()
+def test_equal_results_and_undo(name: str) -> None:
+    model = unet()
+    before = snapshot(model)
+    x = inputs()
+    expected = model(*x)
+    done = accelerate(model, PLANS_BY_NAME[name])
+    assert torch.allclose(model(*x), expected, atol=1e-5)
+    other = inputs(16, batch=1)  # another size and batch than any it saw
+    accelerated = model(*other)
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in before.items()
+    }
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    done.undo()
+    assert same(model, before)
+    assert torch.equal(model(*x), expected)
+    assert torch.allclose(model(*other), accelerated, atol=1e-5)
+    done.undo()  # a second time changes nothing
+    assert same(model, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_dtype_is_close_and_taken_back_exactly(dtype: torch.dtype) -> None:
+    model = unet()
+    before = snapshot(model)
+    x, t, text, vector = inputs()
+    expected = model(x, t, text, vector)
+    with accelerate(model, Acceleration(dtype=dtype, channels_last=True)):
+        actual = model(x.to(dtype), t, text.to(dtype), vector.to(dtype))
+        assert actual.dtype == dtype
+        assert (actual.float() - expected).norm() < 0.05 * expected.norm()
+    assert same(model, before)
+    assert torch.equal(model(x, t, text, vector), expected)
+
+
+@pytest.mark.parametrize("name", [*PLANS, COMPILED])
+@torch.no_grad()
+def test_autoencoder(name: str) -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(AutoencoderConfig(channels=(32, 64), blocks=1)).eval()
+    before = snapshot(model)
+    image, latents = torch.rand(1, 3, 16, 16), torch.randn(1, 4, 8, 8)
+    encoded, decoded = model.encode(image), model.decode(latents)
+    done = accelerate(model, PLANS_BY_NAME[name])
+    assert torch.allclose(model.encode(image), encoded, atol=1e-5)
+    assert torch.allclose(model.decode(latents), decoded, atol=1e-5)
+    done.undo()
+    assert same(model, before)
+
+
+def test_training_goes_on_after_undo() -> None:
+    model = unet()
+    model.down[0].residual.conv1.weight.requires_grad_(False)
+    done = accelerate(model, recommended("cpu"))
+    x, t, text, vector = inputs()
+    with pytest.raises(RuntimeError, match="undo the acceleration"):
+        model(x.requires_grad_(), t, text, vector)
+    done.undo()
+    model(x, t, text, vector).square().mean().backward()
+    frozen = model.down[0].residual.conv1.weight
+    assert frozen.grad is None
+    assert not frozen.requires_grad
+    assert all(p.grad is not None for p in model.parameters() if p is not frozen)
+
+
+def test_unknown_rows_and_weights_that_do_not_pack() -> None:
+    model = unet()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="'xformers'; there are reference, torch, plain"):
+        accelerate(model, Acceleration(attention="xformers"))
+    model.middle.residual.conv1.half()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="packing needs float32 on a CPU, got torch.float16"):
+        accelerate(model, Acceleration(packed=True, channels_last=True))
+    assert same(model, before)  # what was packed before the error is unpacked again
+    assert not any(isinstance(m, PackedConv2d | PackedLinear) for m in model.modules())
+
+
+@torch.no_grad()
+def test_packed_layers() -> None:
+    assert can_pack()
+    torch.manual_seed(0)
+    for layer, x in (
+        (nn.Conv2d(5, 7, 3, stride=2, padding=1), torch.randn(2, 5, 9, 8)),
+        (nn.Conv2d(5, 7, 1, bias=False), torch.randn(2, 5, 9, 8)),
+        (nn.Linear(6, 11), torch.randn(2, 4, 6)),
+        (nn.Linear(6, 11, bias=False), torch.randn(3, 6)),
+    ):
+        expected, weight = layer(x), layer.weight.clone()
+        packed = pack(layer)
+        assert packed is not None
+        assert torch.allclose(packed(x), expected, atol=1e-5)
+        assert torch.equal(packed.state_dict()["weight"], weight)
+        parameter = layer.weight
+        assert parameter.numel() == 0  # it is not held twice
+        assert packed.unpacked() is layer
+        assert layer.weight is parameter
+        assert torch.equal(parameter, weight)
+    assert pack(nn.Conv2d(4, 4, 3, groups=2)) is None
+    assert pack(nn.LayerNorm(4)) is None
+
+
+def test_a_whole_latent_diffusion_model_is_accelerated() -> None:
+    from darkroom.acceleration import modules
+
+    class Parts:
+        unet, autoencoder, text_encoder = nn.Linear(1, 1), nn.Linear(2, 2), object()
+
+    assert [m.in_features for m in modules(Parts())] == [1, 2]  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_keeping_freed_memory_is_a_setting_of_a_program() -> None:
+    import subprocess
+    import sys
+
+    code = "from darkroom.acceleration import keep_freed_memory as k; print(k())"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() in ("True", "False")
+    assert callable(keep_freed_memory)
