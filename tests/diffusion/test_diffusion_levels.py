@@ -11,7 +11,7 @@ from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.diffusion.spacing import SPACINGS
 from darkroom.errors import ConfigError
-from darkroom.names import SPACING_NAMES
+from darkroom.names import SAMPLER_NAMES, SPACING_NAMES
 
 SD = SamplingConfig.from_diffusers(SD15)
 
@@ -272,6 +272,14 @@ class TestConfig:
     def test_strict(self, change, message):
         with pytest.raises(ConfigError, match=message):
             SamplingConfig.from_diffusers({**SD15, **change})
+
+    @pytest.mark.parametrize("config", [SD15, SD2, SDXL, TURBO, LCM])
+    @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+    def test_naming_the_spacing_that_it_has_changes_nothing(self, config, sampler):
+        """What a picture's metadata records redraws it."""
+        for change in ({}, {"use_karras_sigmas": True}, {"use_lu_lambdas": True}):
+            read = SamplingConfig.from_diffusers({**config, **change})
+            assert read.levels(9, sampler, read.spacing(sampler)) == read.levels(9, sampler)
 
     def test_needs_a_class(self):
         with pytest.raises(ConfigError, match="_class_name"):

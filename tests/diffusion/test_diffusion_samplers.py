@@ -258,8 +258,29 @@ def test_unknown_option_is_refused_at_the_call():
         SAMPLERS["euler"](*arguments, eta=1.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("dpmpp_2m", "order", 4, "orders 1, 2 and 3, got 4"),
+        ("dpmpp_2m", "order", 0, "must be a whole number from 1, got 0"),
+        ("dpmpp_2m", "solver", "midpiont", "must be one of midpoint, heun, got 'midpiont'"),
+        ("dpmpp_2m", "lower_order_final", "yes", "must be True or False"),
+        ("ddim", "eta", -0.5, "must be a number from 0, got -0.5"),
+        ("ddim", "eta", float("nan"), "must be a number from 0"),
+        ("ddpm", "variance", "tiny", "must be one of small, large"),
+        ("unipc", "scale", "bh3", "must be one of bh1, bh2"),
+        ("lms", "order", 2.5, "must be a whole number"),
+    ],
+)
+def test_wrong_option_is_refused_at_the_call(name, option, value, message):
+    levels = Levels.of(karras(SCHEDULE, 4), SCHEDULE)
+    arguments = (perfect, torch.zeros(1, 3), levels, NoiseSource([1], (3,)))
+    with pytest.raises(ValueError, match=message):
+        SAMPLERS[name](*arguments, **{option: value})
+
+
 def test_names():
-    assert tuple(SAMPLERS) != () and set(SAMPLERS) == set(SAMPLER_NAMES)
+    assert set(SAMPLERS) == set(SAMPLER_NAMES)
 
 
 def test_pndm_starts_midway_as_from_noise_when_fresh():

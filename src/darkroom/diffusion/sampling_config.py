@@ -118,14 +118,14 @@ class SamplingConfig:
             steps: at least 1, at most the number of training timesteps.
             sampler: None takes the checkpoint's own. Naming one alone keeps the checkpoint's
                 spacing where its configuration names one, as diffusers' ``from_config`` does.
-            spacing: one of ``SPACINGS``; None takes the configuration's.
+            spacing: one of ``SPACINGS``; None is the same as ``self.spacing(sampler)``.
 
         Raises:
             ValueError: for an unknown name, or a number of steps that cannot be spaced.
         """
         sampler = known("sampler", sampler or self.sampler, CLASSES, ValueError)
-        named = spacing is not None
-        spacing = known("spacing", spacing or self.spacing(sampler), SPACINGS, ValueError)
+        own = self.spacing(sampler)
+        spacing = known("spacing", spacing or own, SPACINGS, ValueError)
         schedule = self.schedule(sampler)
         if not isinstance(steps, int) or not 1 <= steps <= len(schedule):
             raise ValueError(f"steps must be a whole number from 1 to {len(schedule)}, got {steps}")
@@ -133,9 +133,9 @@ class SamplingConfig:
             levels = Levels.of(SPACINGS[spacing](schedule, steps), schedule)
             levels = replace(levels, order=2 if sampler == "heun" else 1)
             return levels.warmed_up() if sampler == "pndm" else levels
-        own_grid = sampler == "lcm" and not named
-        read, grid = self._read(sampler), None if own_grid else spacing
-        return rounded_levels(read, sampler, schedule, steps, grid)
+        # LCM has a grid of its own, whatever spacing its configuration names
+        grid = None if sampler == "lcm" and spacing == own else spacing
+        return rounded_levels(self._read(sampler), sampler, schedule, steps, grid)
 
     def options(self, sampler: str | None = None) -> dict[str, Any]:
         """The keyword arguments with which ``sampler`` runs for this checkpoint."""

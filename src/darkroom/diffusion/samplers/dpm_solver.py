@@ -49,7 +49,7 @@ def dpmpp_2m(
     """
     ending = lower_order_final, euler_at_final
     method = _Method(0.0, order, solver, ending, plus, exact, limit)
-    yield from _multistep(denoise, x, levels, noise, method)
+    return _multistep(denoise, x, levels, noise, method)
 
 
 @sampler
@@ -71,13 +71,11 @@ def dpmpp_2m_sde(
     """SDE-DPM-Solver++(2M), section 5.2: the diffusion SDE instead of its flow.
 
     Args:
-        eta: how much of the noise; 0 is :func:`dpmpp_2m`. Other than 1 needs ``plus``.
+        eta: how much of the noise; 0 is :func:`dpmpp_2m`. Between 0 and 1 needs ``plus``.
     """
-    if not plus and eta != 1:
-        raise ValueError(f"dpmpp_2m_sde with plus=False needs eta=1, got {eta}")
     ending = lower_order_final, euler_at_final
     method = _Method(eta, order, solver, ending, plus, exact, limit)
-    yield from _multistep(denoise, x, levels, noise, method)
+    return _multistep(denoise, x, levels, noise, method)
 
 
 @sampler
@@ -102,7 +100,7 @@ def dpmpp_3m_sde(
     """
     ending = lower_order_final, euler_at_final
     method = _Method(eta, order, solver, ending, True, exact, limit)
-    yield from _multistep(denoise, x, levels, noise, method)
+    return _multistep(denoise, x, levels, noise, method)
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,12 @@ class _Method:
     plus: bool
     exact: bool
     limit: Limit | None
+
+    def __post_init__(self) -> None:
+        if self.order > 3:
+            raise ValueError(f"DPM-Solver has orders 1, 2 and 3, got {self.order}")
+        if not self.plus and self.eta not in (0, 1):
+            raise ValueError(f"DPM-Solver with plus=False needs eta 0 or 1, got {self.eta}")
 
 
 def _multistep(

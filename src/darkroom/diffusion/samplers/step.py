@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from typing import Protocol
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -54,17 +54,22 @@ def sampler(function: Callable[..., Iterator[Step]]) -> Sampler:
     ``x`` is), whatever the network computes in.
     """
     parameters = inspect.signature(function).parameters.values()
-    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    hints = get_type_hints(function)
+    allowed = {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     @wraps(function)
     def start(
         denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource, **options: object
     ) -> Iterator[Step]:
-        for name in options:
+        for name, value in options.items():
             if name not in allowed:
                 valid = ", ".join(allowed) or "none"
                 raise ValueError(
                     f"sampler {function.__name__} has no option {name!r}; it has: {valid}"
+                )
+            if wanted := _unlike(value, allowed[name]):
+                raise ValueError(
+                    f"option {name} of sampler {function.__name__} must be {wanted}, got {value!r}"
                 )
         x = x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -75,3 +80,17 @@ def sampler(function: Callable[..., Iterator[Step]]) -> Sampler:
 
     SAMPLERS[function.__name__] = start
     return start
+
+
+def _unlike(value: Any, hint: object) -> str | None:
+    """What an option with this annotation must be, if ``value`` is not."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if get_origin(hint) is Literal:
+        return None if value in get_args(hint) else f"one of {', '.join(get_args(hint))}"
+    if hint is bool:
+        return None if isinstance(value, bool) else "True or False"
+    if hint is int:
+        return None if number and value >= 1 and value == int(value) else "a whole number from 1"
+    if hint is float:
+        return None if number and 0 <= value < float("inf") else "a number from 0"
+    return None
