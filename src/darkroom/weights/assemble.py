@@ -1,5 +1,6 @@
 """Build a network around tensors that exist already: nothing is initialised, nothing held twice."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ def assemble(
     Raises:
         LayoutError: names or shapes are not those of the model.
     """
-    with torch.device("meta"), _Bare():
+    with on_meta():
         network = model(config)
     wanted = dict(_named(network))
     for problem, names in (
@@ -60,6 +61,13 @@ def assemble(
             after_each()
     _refuse_meta(network)
     return network.eval()
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """Networks built inside have names and shapes, and no values."""
+    with torch.device("meta"), _Bare():
+        yield
 
 
 class _Bare(TorchFunctionMode):
