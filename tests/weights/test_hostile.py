@@ -75,6 +75,8 @@ def check(folder: Path, watch: Watch, count: int, start: int = 0) -> dict[str, t
         with pytest.raises(CheckpointError):
             warm(folder / "warm.bin")
     worst: dict[str, tuple[float, float]] = {}
+    gc.collect()
+    gc.freeze()  # so that the collection before each file is quick
     for case in cases(folder, count, start):
         gc.collect()
         measured = forget_peak()

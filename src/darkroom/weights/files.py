@@ -8,7 +8,6 @@ used. They are private: writing into one never changes the file.
 This module imports no torch by itself; only making a tensor does.
 """
 
-import json
 import mmap
 import os
 from collections.abc import Iterator, Mapping
@@ -17,22 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.weights.readers.faults import AGAIN, Fault, naming, printable
+from darkroom.weights.readers.index import INDEX_SUFFIX, read_index
 from darkroom.weights.readers.names import Leaf, dotted, find_model, plain_extras, replace_leaves
 from darkroom.weights.readers.opening import open_mapped, sniff
 from darkroom.weights.readers.records import ITEM_SIZE, ArrayRecord, Inert, Storage
-from darkroom.weights.readers.safetensors_header import (
-    MOST_TENSORS,
-    Span,
-    read_safetensors_header,
-)
+from darkroom.weights.readers.safetensors_header import Span, read_safetensors_header
 from darkroom.weights.readers.torch_file import TorchFile, read_archive, read_stream
 from darkroom.weights.readers.zip_archive import check_sum, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor, UntypedStorage
 
-INDEX_SUFFIX = ".index.json"
-LONGEST_INDEX = 16 << 20
 
 __all__ = [
     "Header",
@@ -144,7 +138,7 @@ def read_sharded(index: str | os.PathLike[str], *, verify: bool = False) -> Mapp
         CheckpointError: the index or a shard cannot be used, or names a file outside its folder.
     """
     path = Path(index)
-    by_file = _shards(path)
+    by_file = read_index(path)
     shards = {name: read_tensors(path.parent / name, verify=verify) for name in by_file}
     with naming(path):
         for name, keys in by_file.items():
@@ -153,7 +147,7 @@ def read_sharded(index: str | os.PathLike[str], *, verify: bool = False) -> Mapp
 
 
 def _sharded_header(path: Path) -> Header:
-    by_file = _shards(path)
+    by_file = read_index(path)
     tensors: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     size = 0
@@ -165,49 +159,6 @@ def _sharded_header(path: Path) -> Header:
         metadata.update(header.metadata)
         size += header.size
     return Header(path=path, format="sharded", size=size, tensors=tensors, metadata=metadata)
-
-
-def _shards(path: Path) -> dict[str, list[str]]:
-    """Names of tensors by the shard that holds them."""
-    with naming(path):
-        data = open_mapped(path)
-        if len(data) > LONGEST_INDEX:
-            raise Fault(f"is an index of {len(data):,} bytes", "use another file")
-        text = data[:]
-        if text.count(b"[") + text.count(b"{") > 1000 or text.count(b",") > MOST_TENSORS:
-            raise Fault("is no index of shards", AGAIN)
-        try:
-            index = json.loads(text)
-        except (ValueError, RecursionError):
-            raise Fault("is not JSON", AGAIN) from None
-        weights = index.get("weight_map") if type(index) is dict else None
-        if type(weights) is not dict or not weights:
-            raise Fault("has no weight_map that says which file holds what", AGAIN)
-        by_file: dict[str, list[str]] = {}
-        for key, name in weights.items():
-            if type(name) is not str or not _is_file_name(name):
-                raise Fault(
-                    f"names a shard outside its folder: {printable(str(name), 40)!r}",
-                    "do not use it; get the model elsewhere",
-                )
-            by_file.setdefault(name, []).append(key)
-        if len(by_file) > 1000:
-            raise Fault(f"lists {len(by_file):,} shards", "use another file")
-        for name in by_file:
-            if not (path.parent / name).is_file():
-                raise Fault(f"lists {printable(name, 60)!r}, which is not there", "download it too")
-        return by_file
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether a name can only mean a weights' file in the same folder, on any system."""
-    return (
-        0 < len(name) <= 200
-        and name.isprintable()
-        and not any(c in name for c in '/\\:*?"<>|\0')
-        and not name.startswith(".")
-        and name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))
-    )
 
 
 def _check_shard(name: str, keys: list[str], found: Mapping[str, Any]) -> None:

@@ -1,0 +1,118 @@
+"""Folders: a diffusers pipeline with its parts, or one model at the root."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darkroom.weights.catalog import lookup
+from darkroom.weights.files import Header, read_header
+from darkroom.weights.inspect import FileReport, dtype_of, report_of
+from darkroom.weights.inspect.bases import BY_INPUTS, BY_TEXT_WIDTH
+from darkroom.weights.readers.faults import Fault, naming, printable
+from darkroom.weights.readers.index import INDEX_SUFFIX
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+LONGEST_JSON = 4 << 20
+PREDICTIONS = {"epsilon": "noise", "v_prediction": "velocity", "sample": "sample"}
+
+
+def inspect_folder(folder: Path) -> FileReport:
+    """The report on a folder.
+
+    Raises:
+        CheckpointError: it holds no model, or a file in it cannot be used.
+    """
+    if (folder / "model_index.json").is_file():
+        return _pipeline(folder)
+    chosen = weights_of(folder)
+    if chosen is None:
+        with naming(folder):
+            raise Fault("holds no model: no model_index.json, no weights", "name a file in it")
+    report = report_of(read_header(chosen))
+    config = _json(folder / "config.json")
+    class_name = config.get("_class_name") or next(iter(config.get("architectures") or ()), "")
+    changes: dict[str, Any] = {"path": str(folder), "layout": f"{report.layout} folder".strip()}
+    if type(class_name) is str and class_name:
+        changes["details"] = {"class": printable(class_name)} | dict(report.details)
+    return replace(report, **changes)
+
+
+def weights_of(folder: Path) -> Path | None:
+    """The weights in a folder: an index before single files, safetensors before pickles."""
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    plain = [path for path in files if path.name.endswith(INDEX_SUFFIX)]
+    for suffix in WEIGHTS:
+        plain += [path for path in files if path.suffix == suffix and "-of-" not in path.name]
+    plain.sort(key=lambda p: (_preference(p), "fp16" in p.name or "non_ema" in p.name))
+    return plain[0] if plain else None
+
+
+def _preference(path: Path) -> int:
+    name = path.name.removesuffix(INDEX_SUFFIX)
+    return next((i for i, suffix in enumerate(WEIGHTS) if name.endswith(suffix)), len(WEIGHTS))
+
+
+def _pipeline(folder: Path) -> FileReport:
+    index = _json(folder / "model_index.json")
+    parts: dict[str, str] = {}
+    headers: dict[str, Header] = {}
+    for name, value in index.items():
+        if name.startswith("_") or type(value) is not list or len(value) != 2:
+            continue
+        if value[1] is None or not name.isidentifier():
+            continue
+        parts[name] = printable(str(value[1]))
+        if (weights := weights_of(folder / name)) is not None:
+            headers[name] = read_header(weights)
+    unet = _json(folder / "unet" / "config.json")
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    width, inputs = unet.get("cross_attention_dim"), unet.get("in_channels")
+    inputs = inputs if type(inputs) is int else None
+    known = lookup(str(index.get("_name_or_path", "")))
+    kind = PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")), "")
+    missing = [part for part in ("unet", "vae", "text_encoder") if part in parts]
+    missing = [part for part in missing if part not in headers]
+    dtypes = Counter(dtype_of(header) for header in headers.values())
+    return FileReport(
+        path=str(folder),
+        kind="checkpoint",
+        base=BY_TEXT_WIDTH.get(width, "") if type(width) is int else "",
+        variant=BY_INPUTS.get(inputs or 4, ""),
+        layout="diffusers folder",
+        format=" + ".join(sorted({header.format for header in headers.values()})),
+        name=known.name if known else printable(str(index.get("_class_name", ""))),
+        dtype=" + ".join(dtype for dtype, _ in dtypes.most_common(3)),
+        tensors=sum(len(header.tensors) for header in headers.values()),
+        parameters=sum(i.count for h in headers.values() for i in h.tensors.values()),
+        bytes=sum(header.size for header in headers.values()),
+        parts=parts,
+        input_channels=inputs,
+        prediction=kind if scheduler else "",
+        prediction_source="the scheduler's config" if scheduler and kind else "",
+        licence=known.licence if known else "",
+        notes=tuple(f"{part} has no weights here" for part in missing),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A config; empty where there is none.
+
+    Raises:
+        CheckpointError: it is too long, or no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    with naming(path):
+        if path.stat().st_size > LONGEST_JSON:
+            raise Fault("is too long for a config", "check which file it is")
+        try:
+            data = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            raise Fault("is not JSON", "download it again") from None
+        if type(data) is not dict:
+            raise Fault("is not a JSON object", "download it again")
+        return data
