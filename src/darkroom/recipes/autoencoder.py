@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig, kl_divergence
-from darkroom.recipes.run import Run
+from darkroom.recipes.runs import Run
 from darkroom.training.augment import TINTS, colour, compose, tint
 from darkroom.training.data import CaptionedPictures, image_folder
 from darkroom.training.fit import FitOptions, FitStep, Training, step_generator

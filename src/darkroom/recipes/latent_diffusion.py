@@ -20,7 +20,7 @@ from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.unet import UNet, UNetConfig
-from darkroom.recipes.run import Run
+from darkroom.recipes.runs import Run
 from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
