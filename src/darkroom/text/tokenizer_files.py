@@ -6,7 +6,7 @@ in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.jso
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tokenizers import AddedToken
 
@@ -80,7 +80,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
     return dict(vocab), pairs
 
 
-def _is_pair(value: object) -> bool:
+def _is_pair(value: object) -> TypeGuard[list[str]]:
     if not isinstance(value, list) or len(value) != 2:
         return False
     return isinstance(value[0], str) and isinstance(value[1], str)
