@@ -20,6 +20,13 @@ UNET = UNetConfig(
     channels=(16, 32), heads=(2, 2), depth=(1, 1), blocks=1, text_channels=24, groups=8
 )
 AUTOENCODER = AutoencoderConfig(channels=(16, 16, 32), blocks=1, groups=8, scale=0.5)
+SCHEDULE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "skip_prk_steps": True,
+}
 
 
 @functools.cache
@@ -37,8 +44,7 @@ def model(seed: int = 0, unet: UNetConfig = UNET, **fields: object) -> LatentDif
     encoder = PromptEncoder([Tower(tower, tokenizer())])
     for part in (*parts, encoder):
         part.eval().requires_grad_(False)
-    sampling = SamplingConfig(sampler="euler", settings={"beta_schedule": "scaled_linear",
-        "beta_start": 0.00085, "beta_end": 0.012})  # fmt: skip
+    sampling = SamplingConfig(sampler="euler", settings=SCHEDULE)
     values = {
         "unet": parts[0],
         "autoencoder": parts[1],
