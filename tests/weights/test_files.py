@@ -121,6 +121,25 @@ def test_safetensors_whose_data_are_not_aligned(tmp_path, padding):
     assert read["a"].data_ptr() % 4 == 0
 
 
+def test_release_gives_memory_back(tmp_path):
+    from pathlib import Path
+
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
+
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.full((16 << 20,), 3.0)}, path)
+    read = read_tensors(path)
+    before = resident()
+    assert read["a"].sum() == 3 * (16 << 20)
+    assert resident() - before > 48 << 20
+    kept = read["a"]
+    read.release()
+    assert resident() - before < 16 << 20
+    assert kept[-1] == 3
+
+
 def test_suffix_does_not_matter(tmp_path):
     save({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     save_file({"a": torch.ones(2)}, tmp_path / "b.ckpt")
@@ -357,6 +376,7 @@ def test_sharded(tmp_path):
     for read in (read_sharded(index), read_tensors(index)):
         assert {name: t.tolist() for name, t in read.items()} == {"a": [1, 1], "b": [0, 0, 0]}
         assert len(read) == 2
+        read.release()
     header = read_header(index)
     assert header.format == "sharded"
     assert set(header.tensors) == {"a", "b"}
