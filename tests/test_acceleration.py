@@ -148,11 +148,25 @@ def test_packed_layers() -> None:
         assert torch.equal(packed.state_dict()["weight"], weight)
         parameter = layer.weight
         assert parameter.numel() == 0  # it is not held twice
-        assert packed.unpacked() is layer
+        packed.unpack()
         assert layer.weight is parameter
         assert torch.equal(parameter, weight)
     assert pack(nn.Conv2d(4, 4, 3, groups=2)) is None
     assert pack(nn.LayerNorm(4)) is None
+
+
+@torch.no_grad()
+def test_a_layer_in_two_places_is_packed_once() -> None:
+    layer = nn.Linear(4, 4)
+    model, x = nn.Sequential(layer, nn.ReLU(), layer), torch.randn(2, 4)
+    expected = model(x)
+    done = accelerate(model, Acceleration(packed=True))
+    assert isinstance(model[0], PackedLinear)
+    assert model[0] is model[2]
+    assert torch.allclose(model(x), expected, atol=1e-6)
+    done.undo()
+    assert model[0] is model[2] is layer
+    assert torch.equal(model(x), expected)
 
 
 def test_a_whole_latent_diffusion_model_is_accelerated() -> None:

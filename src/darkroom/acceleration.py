@@ -16,7 +16,7 @@ from darkroom.nn.attention import Attention
 from darkroom.nn.normalization import NormSilu
 from darkroom.ops.attention import BACKENDS
 from darkroom.ops.normalization import GROUP_NORM_SILU
-from darkroom.ops.packed import can_pack, pack
+from darkroom.ops.packed import Packed, can_pack, pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,25 +150,30 @@ def _restore(before: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def _order(model: nn.Module, order: torch.memory_format, done: Accelerated) -> None:
-    before = [(p, p.data.stride()) for p in model.parameters() if p.ndim == 4]
+    strides = [(p, p.data.stride()) for p in model.parameters() if p.ndim == 4]
 
     def undo() -> None:
-        for parameter, stride in before:
-            data = torch.empty_strided(parameter.shape, stride, dtype=parameter.dtype)
-            parameter.data = data.to(parameter.device).copy_(parameter.data)
+        for parameter, stride in strides:
+            now = parameter.data
+            before = torch.empty_strided(now.shape, stride, dtype=now.dtype, device=now.device)
+            parameter.data = before.copy_(now)
 
     done._undo.append(undo)
-    for parameter, _ in before:
+    for parameter, _ in strides:
         parameter.data = parameter.data.contiguous(memory_format=order)
 
 
 def _pack(model: nn.Module, done: Accelerated) -> None:
-    for owner in list(model.modules()):
-        for name, child in list(owner.named_children()):
-            packed = pack(child)
+    places = [(o, n, c) for o in model.modules() for n, c in o._modules.items() if c is not None]
+    twins: dict[nn.Module, Packed | None] = {}  # a layer may have several places
+    for owner, name, layer in places:
+        if layer not in twins:
+            packed = twins[layer] = pack(layer)
             if packed is not None:
-                setattr(owner, name, packed)
-                done._undo.append(lambda o=owner, n=name, p=packed: setattr(o, n, p.unpacked()))
+                done._undo.append(packed.unpack)
+        if twins[layer] is not None:
+            setattr(owner, name, twins[layer])
+            done._undo.append(lambda o=owner, n=name, c=layer: setattr(o, n, c))
 
 
 def _compile(model: nn.Module, backend: str, done: Accelerated) -> None:

@@ -53,11 +53,9 @@ class Packed(nn.Module):
         """The weight in its ordinary order, bit for bit."""
         return torch.empty_strided(*self._format).copy_(self.packed.to_dense())
 
-    def unpacked(self) -> nn.Module:
-        """The layer again, its weight given back. This one is of no use after."""
-        layer = self._layer[0]
-        layer.weight.data = self.weight_data()
-        return layer
+    def unpack(self) -> None:
+        """Give the layer its weight back. This one is of no use after."""
+        self._layer[0].weight.data = self.weight_data()
 
     def check(self, x: Tensor) -> None:
         """Refuse what would silently lose a gradient."""
