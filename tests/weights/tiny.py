@@ -135,6 +135,24 @@ def sdxl(in_channels: int = 4, seed: int = 3) -> diffusers.StableDiffusionXLPipe
     )
 
 
+def pixels(seed: int = 4) -> diffusers.DDPMPipeline:
+    """An unconditional model of pixels, in the way of google/ddpm-cat-256."""
+    with seeded(seed):
+        unet = diffusers.UNet2DModel(
+            sample_size=32,
+            block_out_channels=(32, 64, 64),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=None,
+            downsample_padding=0,
+            flip_sin_to_cos=False,
+            freq_shift=1,
+            norm_eps=1e-6,
+        )
+    return diffusers.DDPMPipeline(unet=shaken(unet), scheduler=diffusers.DDPMScheduler())
+
+
 def autoencoder(**options: Any) -> diffusers.AutoencoderKL:
     return diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
