@@ -348,7 +348,7 @@ def test_random_strings(count):
         check(text)
         spent = min(milliseconds(text) for _ in range(2))
         # one string may be unlucky on a busy machine; short ones have a fixed cost
-        assert spent <= 3 * max(1.0, len(text) / 1000), text
+        assert spent <= 10 * max(1.0, len(text) / 1000), text
         letters += len(text)
         total += spent
     assert total / (letters / 1000) <= 1.0

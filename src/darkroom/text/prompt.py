@@ -33,6 +33,7 @@ _EMPHASIS = re.compile(
 )
 _SCHEDULE = re.compile(r"[()\[\]:|]|(?:[^\\()\[\]:|]++|\\.|\\\Z)++", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_TEXT, _OPEN_ROUND, _CLOSE_ROUND, _OPEN_SQUARE, _CLOSE_SQUARE = range(5)
 _BREAK = re.compile(r"(?<!\\)\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
 _LORA = re.compile(r"<(?:lora|lyco):([^<>]*+)>")
@@ -74,20 +75,20 @@ def parse_emphasis(text: str) -> list[Piece]:
         At least one piece; neighbours differ in weight.
     """
     tokens = _EMPHASIS.findall(text)  # pairs of a token and, for "a weight and a bracket", it
-    factors, closers = _match_brackets(tokens)
-    products = {"(": [1.0], "[": [1.0]}
+    kinds, factors = _match_brackets(tokens)
+    rounds, squares = [1.0], [1.0]  # products of the open brackets' factors
     runs: list[tuple[list[str], float]] = []  # the words of a run, and their weight
     weight = 1.0
-    for index, (token, _) in enumerate(tokens):
-        if index in factors:
-            product = products[token]
-            product.append(_limited(product[-1] * factors[index]))
-        elif index in closers:
-            products[closers[index]].pop()
-        else:
-            _append(runs, token, weight)
+    for index, kind in enumerate(kinds):
+        if kind == _TEXT:
+            _append(runs, tokens[index][0], weight)
             continue
-        weight = _limited(products["("][-1] * products["["][-1])
+        products = rounds if kind in (_OPEN_ROUND, _CLOSE_ROUND) else squares
+        if kind in (_OPEN_ROUND, _OPEN_SQUARE):
+            products.append(_limited(products[-1] * factors[index]))
+        else:
+            products.pop()
+        weight = _limited(rounds[-1] * squares[-1])
     pieces = [Piece("".join(words), weight) if words else BREAK for words, weight in runs]
     return pieces or [Piece("", 1.0)]
 
@@ -131,15 +132,28 @@ def parse_schedule(text: str, steps: int) -> list[tuple[int, str]]:
         raise ValueError(f"steps is {steps}: at least 1 is needed")
     tokens = _SCHEDULE.findall(text)
     choices = _choices(tokens)
+    if not choices:
+        return [(steps, text)]
     whens = {index: _step(choice.when, steps) for index, choice in choices.items() if choice.when}
-    starts = sorted(choices)
     untils = {steps, *(when for when in whens.values() if when >= 1)}
     if len(whens) < len(choices):
         untils.update(range(1, steps + 1))
-    return [
-        (until, "".join(_at_step(tokens, choices, starts, whens, until)))
-        for until in sorted(untils)
-    ]
+    offsets = [0, *itertools.accumulate(map(len, tokens))]
+    starts = sorted(choices)
+
+    def said(step: int) -> Iterator[str]:
+        spans = [(0, len(tokens))]  # what is left to read, in tokens, outermost first
+        while spans:
+            index, end = spans.pop()
+            following = bisect.bisect_left(starts, index)
+            start = starts[following] if following < len(starts) else end
+            yield text[offsets[index] : offsets[min(start, end)]]
+            if start < end:
+                choice = choices[start]
+                arm = int(step > whens[start]) if choice.when else (step - 1) % len(choice.arms)
+                spans += [(choice.close + 1, end), choice.arms[arm]]
+
+    return [(until, "".join(said(until))) for until in sorted(untils)]
 
 
 def parse_parts(text: str) -> list[Subprompt]:
@@ -169,26 +183,31 @@ def unreadable_tags(text: str) -> list[str]:
     return [match.group() for match in _LORA.finditer(text) if _lora(match) is None]
 
 
-def _match_brackets(
-    tokens: Sequence[tuple[str, str]],
-) -> tuple[dict[int, float], dict[int, str]]:
-    """The factor of each opening bracket, and the opening character of each closing one."""
+def _match_brackets(tokens: Sequence[tuple[str, str]]) -> tuple[bytearray, dict[int, float]]:
+    """What each token is, and the factor of each opening bracket."""
+    kinds = bytearray(len(tokens))  # _TEXT
     factors: dict[int, float] = {}
-    closers: dict[int, str] = {}
-    waiting: dict[str, list[int]] = {"(": [], "[": []}  # round and square do not mind each other
+    rounds: list[int] = []  # open ones; round and square do not mind each other
+    squares: list[int] = []
     for index, (token, weight) in enumerate(tokens):
-        if token in waiting:
-            factors[index] = ROUND if token == "(" else SQUARE
-            waiting[token].append(index)
-        elif token == "]" and waiting["["]:
-            waiting["["].pop()
-            closers[index] = "["
-        elif (weight or token == ")") and waiting["("]:
-            opened = waiting["("].pop()
-            closers[index] = "("
+        if token == "(":
+            kinds[index] = _OPEN_ROUND
+            factors[index] = ROUND
+            rounds.append(index)
+        elif token == "[":
+            kinds[index] = _OPEN_SQUARE
+            factors[index] = SQUARE
+            squares.append(index)
+        elif token == "]":
+            if squares:
+                squares.pop()
+                kinds[index] = _CLOSE_SQUARE
+        elif (weight or token == ")") and rounds:
+            opened = rounds.pop()
+            kinds[index] = _CLOSE_ROUND
             if weight:
                 factors[opened] = float(weight)
-    return factors, closers
+    return kinds, factors
 
 
 def _limited(weight: float) -> float:
@@ -196,17 +215,18 @@ def _limited(weight: float) -> float:
 
 
 def _append(runs: list[tuple[list[str], float]], token: str, weight: float) -> None:
-    parts = _BREAK.split(token) if "BREAK" in token else [token]
+    parts = _BREAK.split(token) if "BREAK" in token else (token,)
     for position, part in enumerate(parts):
         if position > 0:
             _trim(runs)
             runs.append(([], -1.0))
         if "\\" in part:
             part = _ESCAPE.sub(r"\1", part)
-        if runs and not runs[-1][0]:
+        words, before = runs[-1] if runs else (None, 0.0)
+        if words == []:
             part = part.lstrip()  # no white space after a BREAK
-        if part and runs and runs[-1][0] and runs[-1][1] == weight:
-            runs[-1][0].append(part)
+        if part and words and before == weight:
+            words.append(part)
         elif part:
             runs.append(([part], weight))
 
@@ -221,7 +241,7 @@ def _trim(runs: list[tuple[list[str], float]]) -> None:
             return
 
 
-@dataclass
+@dataclass(slots=True)
 class _Choice:
     """A bracket whose content depends on the step. Numbers are positions in the tokens."""
 
@@ -230,7 +250,7 @@ class _Choice:
     when: str = ""  # as written; empty for an alternation
 
 
-@dataclass
+@dataclass(slots=True)
 class _Open:
     start: int
     colons: list[int] = field(default_factory=list)
@@ -277,27 +297,6 @@ def _choice(tokens: Sequence[str], bracket: _Open, close: int) -> _Choice | None
 def _step(when: str, steps: int) -> int:
     value = float(when) * (steps if "." in when else 1)
     return int(max(0.0, min(float(steps), value)))
-
-
-def _at_step(
-    tokens: Sequence[str],
-    choices: dict[int, _Choice],
-    starts: Sequence[int],
-    whens: dict[int, int],
-    step: int,
-) -> Iterator[str]:
-    spans = [(0, len(tokens))]  # what is left to read, outermost first
-    while spans:
-        index, end = spans.pop()
-        following = bisect.bisect_left(starts, index)
-        start = starts[following] if following < len(starts) else end
-        if start >= end:
-            yield from tokens[index:end]
-            continue
-        yield from tokens[index:start]
-        choice = choices[start]
-        arm = (step - 1) % len(choice.arms) if not choice.when else int(step > whens[start])
-        spans += [(choice.close + 1, end), choice.arms[arm]]
 
 
 def _weighted(side: str) -> Subprompt:
