@@ -421,3 +421,28 @@ def test_input_channels_beyond_the_latent(model) -> None:
 
     x = result(small.model(unet=unet), Depth(), Guidance(3.0), seeds=[1, 2], steps=2)
     assert x.shape == (2, 4, 16, 16)
+
+
+def test_a_model_of_another_kind_says_what_it_needs(model) -> None:
+    nine = small.model(unet=dataclasses.replace(small.UNET, in_channels=9))
+    with pytest.raises(ModelMismatchError, match="9 input channels .a mask and the masked image"):
+        generate(nine, PROMPT)
+    with pytest.raises(ModelMismatchError, match="a UNet alone"):
+        generate(model.unet, PROMPT)
+
+
+def test_half_precision() -> None:
+    """The state stays float32; a batch equals its seeds to 45 dB, redrawing is exact."""
+    model = small.model()
+    for part in (model.unet, model.autoencoder, model.text_encoder):
+        part.bfloat16()
+    features = (Guidance(4.0), ImageToImage(photo(), 0.7))
+    run = generate(model, PROMPT, *features, seeds=[1, 2], steps=4)
+    assert all(step.x.dtype == torch.float32 for step in run)
+    pictures = run.pictures()
+    assert pictures[0].params.dtype == "bfloat16"
+    alone = develop(model, PROMPT, *features, seeds=[2], steps=4)[0]
+    difference = np.asarray(alone.image, float) - np.asarray(pictures[1].image, float)
+    assert -10 * math.log10((difference**2).mean() / 255**2 + 1e-12) > 45
+    again = redraw(model, pictures[1].params, photo())
+    assert np.array_equal(again.image, pictures[1].image)
