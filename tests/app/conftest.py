@@ -1,10 +1,9 @@
 """The command line, run in this process or in one of its own, with a home of its own."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
-from app_commands import Ended, command
+from app_commands import Ended
 
 from darkroom.app.cli import run
 
@@ -30,17 +29,6 @@ def darkroom(capfd):
         code = run([str(argument) for argument in arguments])
         captured = capfd.readouterr()
         return Ended(code, captured.out, captured.err)
-
-    return call
-
-
-@pytest.fixture
-def spawn():
-    """Run a command line in a process of its own; gives the finished process."""
-
-    def call(*arguments: object, **options) -> subprocess.CompletedProcess:
-        options = {"capture_output": True, "timeout": 120} | options
-        return subprocess.run(command(*arguments), **options)
 
     return call
 

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -131,7 +133,7 @@ def test_missing_files_and_models(darkroom, line, said):
     assert said in ended.answer["error"]
 
 
-def test_bad_values_are_found_before_torch_is_imported(spawn):
+def test_bad_values_are_found_before_torch_is_imported():
     code = (
         "import sys; from darkroom.app.cli import run\n"
         "assert run(['generate', 'a', '--model', 'no-such-model']) == 3\n"
@@ -139,7 +141,4 @@ def test_bad_values_are_found_before_torch_is_imported(spawn):
         "assert run(['generate', 'a', '--sampler', 'x']) == 2\n"
         "assert 'torch' not in sys.modules"
     )
-    import subprocess
-    import sys
-
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

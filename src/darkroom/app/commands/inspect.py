@@ -33,14 +33,13 @@ def inspect(
 
     Nothing is loaded and no code in the file runs.
     """
+    from darkroom.weights.inspect import inspect as inspect_path
+
     answer: Answer = ctx.obj
     place = _place(path)
-    if place.suffix.lower() in SUFFIXES and not place.is_dir():
-        answer.fields |= _picture(place)
-    else:
-        from darkroom.weights.inspect import inspect as inspect_file
-
-        answer.fields |= plain(inspect_file(place))
+    answer.fields |= inspect_path(place).summary()
+    if place.suffix.lower() in SUFFIXES and place.is_file():
+        answer.fields["params"] = _parameters(place, answer)
     if not json:
         table(("", path), rows(answer.fields))
 
@@ -62,34 +61,57 @@ def _place(path: str) -> Path:
     )
 
 
-def _picture(path: Path) -> dict[str, Any]:
+def _parameters(picture: Path, answer: Answer) -> dict[str, Any] | None:
+    """How a picture was drawn; None, and a note, if it does not say."""
+    from darkroom.errors import ConfigError
     from darkroom.generation.metadata import read_params
-    from darkroom.images import peek
 
-    image = peek(path)
-    size = f"{image.width}x{image.height}"
-    head = {"kind": "picture", "path": str(path), "format": image.format, "pixels": size}
-    return head | {"params": read_params(path).to_plain()}
-
-
-def plain(report: Any) -> dict[str, Any]:
-    """JSON-ready fields of a dataclass."""
-    from darkroom.config import to_dict
-
-    return to_dict(report)
+    try:
+        return read_params(picture).to_plain()
+    except ConfigError as error:
+        answer.fields["notes"] = [*answer.fields.get("notes", ()), str(error)]
+        return None
 
 
 def rows(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """(name, text) of every field that says something; nested ones with a dotted name."""
     found = []
     for name, value in fields.items():
-        if value in (None, "", [], {}, ()):
+        if value in (None, "", [], {}, ()) or value is False or name == "path":
             continue
-        if isinstance(value, dict):
+        if name == "params":
+            found += [(key, _text(key, said)) for key, said in drawn(value).items()]
+        elif isinstance(value, dict):
             found += rows(value, f"{prefix}{name}.")
         else:
             found.append((prefix + name.replace("_", " "), _text(name, value)))
     return found
+
+
+def drawn(params: dict[str, Any]) -> dict[str, Any]:
+    """What people want to know of a picture's parameters."""
+    seeds, index = params["seeds"], params["index"]
+    height, width = params["size"]
+    batch = f" (picture {index + 1} of a batch of {len(seeds)})" if len(seeds) > 1 else ""
+    image = params["image"] or {}
+    told = {
+        "prompt": params["prompt"],
+        "negative": params["negative"],
+        "seed": f"{seeds[index]}{batch}",
+        "size": f"{width}x{height}" if width else "",
+        "steps": params["steps"],
+        "sampler": params["sampler"],
+        "spacing": params["spacing"],
+        "options": ", ".join(f"{k}={v}" for k, v in params["options"].items()),
+        "guidance": params["guidance"],
+        "rescale": params["rescale"],
+        "strength": image.get("strength"),
+        "model": params["model"],
+        "dtype": params["dtype"],
+        "drawn with": f"darkroom {params['darkroom']}" if params["darkroom"] else "",
+        "notes": params["notes"],
+    }
+    return {name: value for name, value in told.items() if value not in (None, "", 0, [], {})}
 
 
 def _text(name: str, value: Any) -> str:

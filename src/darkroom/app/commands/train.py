@@ -13,8 +13,9 @@ from darkroom.app.terminal import say, seconds_text
 
 EXAMPLES = """Examples:
 
-darkroom train emoji.toml --dry-run
+darkroom train emoji.toml --data noto-emoji --out runs/emoji
 
+darkroom train my-recipe.toml --dry-run
 """
 
 
@@ -25,9 +26,20 @@ def add_to(app: typer.Typer) -> None:
 
 def train(
     ctx: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to train.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.toml", help="What to train: a file, or the name of one that ships."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The data, over what the file says.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to, over what the file says.")
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the file and its data; train nothing.")
+        bool, typer.Option("--dry-run", help="Check the file; train nothing.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -35,18 +47,22 @@ def train(
 
     Ctrl-C saves and exits with 130; the same command goes on from there, with the same losses.
     """
-    values.existing(config, "file")
-    from darkroom.recipes import run
+    import darkroom.recipes as recipes
 
+    shipped = Path(recipes.__file__).parent / config.name
+    path = config if config.is_file() or not shipped.is_file() else shipped
+    values.existing(path, "file")
+    overrides = {"data": data, "out": out}
+    given = {name: str(value) for name, value in overrides.items() if value is not None}
+    steps = recipes.run(path, given)
     answer: Answer = ctx.obj
-    steps = run(config)
-    answer.fields["config"] = str(config)
+    answer.fields["config"] = str(path)
     if dry_run:
         close(steps)
         answer.fields["dry_run"] = True
-        say(f"{config} is in order; nothing was trained (--dry-run)")
+        say(f"{path} is in order; nothing was trained (--dry-run)")
         return
-    watch(steps, answer, str(config))
+    watch(steps, answer, config.name)
 
 
 def watch(steps: Any, answer: Answer, name: str) -> None:

@@ -1,0 +1,209 @@
+"""``inspect``, ``doctor``, ``bench`` and ``train``."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from app_commands import command, environment
+from PIL import Image
+
+TRAINING = """
+recipe = "autoencoder"
+data = "shapes"
+out = "run"
+size = 16
+save_every = 5
+[model]
+latent_channels = 4
+channels = [16, 16]
+blocks = 1
+groups = 8
+middle_attention = false
+[fit]
+steps = {steps}
+batch = 2
+"""
+
+
+def test_inspect_a_folder_and_a_file(darkroom, model_folder):
+    report = darkroom("inspect", model_folder, "--json").answer
+    assert report["tensors"] > 100
+    weights = next(model_folder.glob("unet/*.safetensors"))
+    ended = darkroom("inspect", weights)
+    assert ended.code == 0
+    assert "U-Net" in ended.out
+    assert "float32" in ended.out
+
+
+def test_inspect_a_picture(darkroom, model_folder):
+    darkroom(
+        *("generate", "a cat", "--model", model_folder, "--size", "64x64", "--steps", "2"),
+        *("--seed", "5", "--negative", "dull", "--out", "cat.jpg"),
+    )
+    report = darkroom("inspect", "cat.jpg", "--json").answer
+    assert report["kind"] == "picture"
+    assert report["params"]["prompt"] == "a cat"
+    lines = dict(line.split("\t") for line in darkroom("inspect", "cat.jpg").out.splitlines()[1:])
+    assert lines["prompt"] == "a cat"
+    assert lines["negative"] == "dull"
+    assert lines["seed"] == "5"
+    assert lines["size"] == "64x64"
+
+
+def test_inspect_a_picture_that_says_nothing(darkroom):
+    Image.new("RGB", (8, 8)).save("plain.png")
+    ended = darkroom("inspect", "plain.png", "--json")
+    assert ended.code == 0
+    assert "no generation parameters" in ended.answer["notes"][0]
+
+
+def test_inspect_a_registered_name(darkroom, model_folder):
+    darkroom("models", "add", model_folder, "--name", "tiny")
+    assert darkroom("inspect", "tiny", "--json").answer["tensors"] > 100
+    assert "did you mean 'tiny'?" in darkroom("inspect", "tinny").error
+
+
+def test_inspect_damage(darkroom):
+    Path("broken.safetensors").write_bytes(b"\xff" * 100)
+    Path("broken.png").write_bytes(b"\xff" * 100)
+    for name in ("broken.safetensors", "broken.png"):
+        ended = darkroom("inspect", name)
+        assert ended.code == 3
+        assert name in ended.error
+
+
+def test_inspect_needs_no_torch(model_folder):
+    weights = next(model_folder.glob("unet/*.safetensors"))
+    code = (
+        "import sys; from darkroom.app.cli import run\n"
+        f"assert run(['inspect', {str(weights)!r}]) == 0\n"
+        f"assert run(['inspect', {str(model_folder)!r}]) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_doctor(darkroom, monkeypatch):
+    for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "LD_PRELOAD"):
+        monkeypatch.delenv(name, raising=False)
+    ended = darkroom("doctor", "--json")
+    facts = ended.answer
+    assert ended.code == 0
+    assert facts["usable"] is True
+    assert facts["torch"]["devices"][0]["name"] == "cpu"
+    assert facts["packages"]["torch"]
+    assert facts["memory"]["total"] > facts["memory"]["available"] > 0
+    assert facts["disk"]["here"]["free"] > 0
+    assert all(problem["remedy"] for problem in facts["problems"])
+    hints = [p for p in facts["problems"] if "glibc" in p["what"]]
+    assert len(hints) == (facts["allocator"]["libc"] == "glibc")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_max=0")
+    again = darkroom("doctor", "--json").answer
+    assert again["allocator"]["keeps_freed_memory"] is True
+
+
+def test_doctor_in_words(darkroom):
+    ended = darkroom("doctor")
+    assert ended.code == 0
+    for word in ("torch", "memory", "disk", "models", "extras", "usable"):
+        assert word in ended.out
+
+
+def test_bench(darkroom, model_folder):
+    ended = darkroom(
+        *("bench", "--model", model_folder, "--size", "64x64", "--repeat", "2", "--steps", "2"),
+        "--json",
+    )
+    assert ended.code == 0, ended.err
+    assert ended.answer["size"] == "64x64"
+    assert ended.answer["peak_memory"] > 10_000_000
+    parts = ended.answer["parts"]
+    assert list(parts)[:4] == ["load", "text", "unet", "decode"]
+    for part in parts.values():
+        assert 0 < part["least"] <= part["median"] <= part["most"]
+    words = darkroom("bench", "--model", model_folder, "--size", "64x64", "--repeat", "1")
+    assert words.out.startswith("PART\tMEDIAN\tLEAST\tMOST\nload\t")
+
+
+@pytest.fixture
+def recipe() -> Path:
+    """A recipe of a second, and its data, in the working folder."""
+    Path("shapes").mkdir()
+    rows = []
+    for i in range(4):
+        pixels = np.full((16, 16, 4), 60 * i, np.uint8)
+        Image.fromarray(pixels).save(f"shapes/{i}.png")
+        rows.append(json.dumps({"file_name": f"{i}.png", "text": "a grey", "tags": []}))
+    Path("shapes/metadata.jsonl").write_text("\n".join(rows))
+    path = Path("recipe.toml")
+    path.write_text(TRAINING.format(steps=12))
+    return path
+
+
+def test_train(darkroom, recipe):
+    ended = darkroom("train", recipe, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["step"] == ended.answer["steps"] == 12
+    assert ended.answer["loss"] > 0
+    assert "loss" in ended.err
+    assert "done" in ended.err
+    again = darkroom("train", recipe)
+    assert again.code == 0
+    assert "already trained to its end" in again.err
+
+
+def test_train_elsewhere_and_dry(darkroom, recipe):
+    ended = darkroom("train", recipe, "--dry-run")
+    assert ended.code == 0
+    assert not Path("run").exists()
+    assert darkroom("train", recipe, "--out", "other").code == 0
+    assert Path("other").is_dir()
+    assert not Path("run").exists()
+
+
+def test_train_with_a_bad_recipe(darkroom, recipe):
+    recipe.write_text(recipe.read_text().replace("batch =", "bach ="))
+    ended = darkroom("train", recipe)
+    assert ended.code == 2
+    assert "bach" in ended.error
+    recipe.write_text("recipe = [")
+    assert darkroom("train", recipe).code == 2
+
+
+def test_recipes_that_ship_are_known_by_name(darkroom):
+    ended = darkroom("train", "emoji.toml", "--dry-run", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["dry_run"] is True
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(darkroom, recipe):
+    recipe.write_text(TRAINING.format(steps=100_000))
+    with subprocess.Popen(
+        command("train", recipe, "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(OMP_NUM_THREADS="1"),
+    ) as process:
+        state, limit = Path("run/state.safetensors"), time.monotonic() + 120
+        while not state.is_file():  # written every five steps
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    answer = json.loads(out)
+    assert answer["step"] >= 5
+    assert b"saved; go on with the same command" in err
+    assert b"Traceback" not in err
+    recipe.write_text(TRAINING.format(steps=answer["step"] + 10))
+    ended = darkroom("train", recipe, "--json")
+    assert ended.code == 0
+    assert f"going on after step {answer['step']}" in ended.err
+    assert ended.answer["step"] == answer["step"] + 10
