@@ -207,7 +207,12 @@ VAE = AutoencoderConfig(channels=(64, 128, 128, 128))
 @pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
 @pytest.mark.parametrize(
     ("part", "height", "width", "rows"),
-    [("unet", 64, 64, 1), ("unet", 48, 96, 2), ("vae", 32, 32, 1), ("vae", 40, 48, 1)],
+    [
+        ("unet", 64, 64, 1),
+        pytest.param("unet", 48, 96, 2, marks=pytest.mark.slow),
+        ("vae", 32, 32, 1),
+        pytest.param("vae", 40, 48, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_the_estimate_against_reality(part, height, width, rows) -> None:
     """Peak memory of a process of its own; the estimate is honest within a factor of 1.6."""
