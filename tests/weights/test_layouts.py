@@ -45,7 +45,7 @@ def test_unet_has_the_names_and_shapes_of_diffusers(preset: str) -> None:
     assert identify(theirs, unet.LAYOUTS) == (layout, preset)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [p for p in PRESETS if not p.startswith("sdxl-in")])
 def test_unet_in_ldm_names_is_what_diffusers_expects_of_a_single_file(preset: str) -> None:
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 

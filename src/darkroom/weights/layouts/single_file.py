@@ -28,6 +28,8 @@ UNUSED = (  # shell patterns of what no part needs
     "ztsnr",
     "edm_*",
     "callbacks*",
+    "cond_stage_model.logit_scale",  # in files that ComfyUI saved
+    "conditioner.embedders.*.logit_scale",
 )
 
 
