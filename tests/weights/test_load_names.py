@@ -22,6 +22,7 @@ from darkroom.weights.locate import (
 )
 from darkroom.weights.save import save
 from weights import tiny
+from weights.hub_server import Hub, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -166,6 +167,8 @@ def test_folders_of_something_else(homes, folder):
     [
         ({"dtype": "float8"}, "dtype 'float8' is unknown; did you mean 'float"),
         ({"prediction": "velocty"}, "did you mean 'velocity'?"),
+        ({"device": "gpu"}, "device 'gpu' is unknown; one of cpu, cuda"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not on this machine"),
     ],
 )
 def test_arguments_are_checked_before_anything_else(arguments, message):
@@ -247,3 +250,33 @@ def test_no_socket_when_the_files_are_here(homes, folder):
         [*run, "hf:nobody/nothing"], env=environment, capture_output=True, text=True
     )
     assert "NETWORK" in done.stdout
+
+
+FETCH = """
+import sys, darkroom as dr
+print(dr.load(sys.argv[1]).source)
+"""
+
+
+def test_a_remote_name_is_fetched_once(homes, folder):
+    """From a hub on this machine; afterwards it is opened without a request."""
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+    environment["PYTHONPATH"] = str(Path(locating.__file__).parents[2])
+    environment["HF_HUB_DISABLE_XET"] = "1"
+    run = [sys.executable, "-c", FETCH, "hf:owner/name"]
+    with serving(Hub(files | {"README.md": b"x", "v1-5.ckpt": b"not wanted"})) as hub:
+        environment["HF_ENDPOINT"] = hub.url
+        done = subprocess.run(run, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == "hf:owner/name", done.stderr
+        asked = [path for _, path, _ in hub.requests]
+        assert any(path.endswith("unet/diffusion_pytorch_model.safetensors") for path in asked)
+        assert not any(path.endswith("v1-5.ckpt") for path in asked)
+        count = len(asked)
+        done = subprocess.run(run, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == "hf:owner/name", done.stderr
+        assert len(hub.requests) == count

@@ -48,7 +48,7 @@ def load(
         CheckpointError: the files cannot be used, or are something else than a model.
         ConfigError: an argument is not one of its valid values.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = _device(device)
     number = _dtype(dtype, place)
     if prediction is not None:
         check_prediction(prediction)
@@ -85,6 +85,21 @@ def _what_instead(path: Path) -> str:
     if folders:
         return f"a folder of models; load one of them: {', '.join(folders[:5])}"
     return "no model here; expected model_index.json, or config.json with weights"
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device {device!r} is unknown; one of cpu, cuda, cuda:0, mps") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {str(place)!r} is not on this machine, which has {torch.cuda.device_count()} "
+            "CUDA devices; use device='cpu'"
+        )
+    return place
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

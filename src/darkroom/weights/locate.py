@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.atomic import atomic_write
 from darkroom.errors import ModelNotFoundError
 from darkroom.names import did_you_mean
 from darkroom.weights import registry
@@ -158,10 +159,20 @@ def _download(remote: Remote, variant: str | None) -> Path:
     plan = pull.plan(remote, variant)
     for _ in pull.pull(plan):
         pass
-    first = pull.local(plan, plan.files[0].path)
-    if remote.file is not None:
-        return first
-    return first.parents[plan.files[0].path.count("/")]
+    file = pull.local(plan, plan.files[0].path)
+    snapshot = file.parents[plan.files[0].path.count("/")]
+    _remember(snapshot, remote.revision or "main")
+    return snapshot if remote.file is None else file
+
+
+def _remember(snapshot: Path, revision: str) -> None:
+    """Note which commit a branch or tag was, so that it is found without a connection."""
+    if snapshot.name == revision:
+        return
+    reference = snapshot.parents[1] / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(reference) as file:
+        file.write(snapshot.name.encode("ascii"))
 
 
 def best_set(files: Iterable[str], variant: str | None = None) -> list[str]:
@@ -195,7 +206,8 @@ def is_complete(folder: Path) -> bool:
     """Whether a snapshot has weights for everything that its model_index.json names."""
     index = folder / "model_index.json"
     if not index.is_file():
-        return any(path.suffix in WEIGHTS for path in folder.iterdir())
+        weights = any(path.suffix in WEIGHTS for path in folder.iterdir())
+        return weights and (folder / "config.json").is_file()
     try:
         parts = json.loads(index.read_text("utf-8"))
     except ValueError:
