@@ -82,6 +82,10 @@ def test_clip_skip_changes_the_picture(darkroom, model_folder):
     darkroom(*line, "--out", "a.png")
     darkroom(*line, "--clip-skip", "2", "--out", "b.png")
     assert pixels("a.png") != pixels("b.png")
+    assert "Clip skip: 2" in opened("b.png").info["parameters"]
+    ended = darkroom("generate", "--from", "b.png", "--model", model_folder, "--out", "again.png")
+    assert ended.code == 0, ended.err
+    assert pixels("b.png") == pixels("again.png")
 
 
 def test_prompts_make_a_batch(darkroom, model_folder):

@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing but ``SystemExit`` escapes."""
     answer = Answer(wanted="--json" in arguments)
     if "_DARKROOM_COMPLETE" in os.environ:  # the shell asks for completions
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # pyright: ignore[reportPrivateImportUsage]
 
         completion_init()
     command: Any = typer.main.get_command(app)

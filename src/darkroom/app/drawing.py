@@ -1,12 +1,13 @@
 """From a checked request to pictures, one batch after another."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from darkroom.app.progress import Progress
 from darkroom.app.request import STRENGTH, Request
 from darkroom.app.session import Session
+from darkroom.app.terminal import waiting
 from darkroom.errors import NotEnoughMemoryError
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ def jobs(request: Request, model: "LatentDiffusion") -> list[Job]:
     return [Job(text, chunk) for text in request.texts for chunk in chunks]
 
 
-def draw(session: Session, request: Request, preview: bool = False) -> Iterator["Picture"]:
+def draw(session: Session, request: Request, preview: bool = False) -> Generator["Picture"]:
     """Load, then yield each picture when it is finished, with progress on stderr."""
-    model = session.model(request.model_name, request.precision, request.device)
-    if request.clip_skip is not None:
-        encoder: Any = model.text_encoder
-        # A1111 counts from the last layer, which is 1
-        encoder = encoder.with_options(clip_skip=request.clip_skip - 1)
-        model = replace(model, text_encoder=encoder)
+    with waiting(f"loading {request.model_name}"):
+        model = session.model(request.model_name, request.precision, request.device)
+    if request.layers_left_out:
+        from darkroom.generation.redraw import with_clip_skip
+
+        model = with_clip_skip(model, request.layers_left_out)
     if request.is_exact:
         check_weights(model, request)
     left = jobs(request, model)
@@ -68,7 +69,7 @@ def draw(session: Session, request: Request, preview: bool = False) -> Iterator[
             if bar is None:
                 bar = Progress("drawing", 1, preview=preview).__enter__()
             bar.total = max(bar.done + (len(left) + 1) * len(generation), 1)
-            note = f"picture {done + 1} of {request.pictures}" if request.pictures > 1 else ""
+            note = progress_note(done, job, request.pictures)
             run(generation, model, bar, note, preview)
             for picture in generation.pictures(job.only):
                 done += 1
@@ -76,6 +77,18 @@ def draw(session: Session, request: Request, preview: bool = False) -> Iterator[
     finally:
         if bar:
             bar.__exit__(None, None, None)
+
+
+def progress_note(done: int, job: Job, total: int) -> str:
+    """'picture 2 of 4' or 'pictures 1-4 of 9'; nothing when there is one."""
+    if total == 1:
+        return ""
+    last = done + (1 if job.only is not None else len(job.seeds))
+    return (
+        f"picture {last} of {total}"
+        if last == done + 1
+        else f"pictures {done + 1}-{last} of {total}"
+    )
 
 
 def run(

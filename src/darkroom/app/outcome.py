@@ -64,8 +64,10 @@ def exit_code(error: BaseException) -> int:
     """The exit code that an exception stands for."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return 130
-    if isinstance(error, DarkroomError | ClickException):
+    if isinstance(error, DarkroomError):
         return error.exit_code
+    if isinstance(error, ClickException):
+        return 2
     if _is_out_of_memory(error):
         return 4
     if isinstance(error, OSError):
@@ -79,7 +81,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted"
     if isinstance(error, ClickException):
-        text = _flat(error.format_message())
+        usage_error: Any = error
+        text = _flat(usage_error.format_message())
         verb = getattr(getattr(error, "ctx", None), "command_path", None) or "darkroom"
         return f"{text}{'' if text.endswith(('.', '?')) else ';'} see `{verb} --help`"
     if isinstance(error, DarkroomError):

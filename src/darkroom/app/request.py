@@ -106,6 +106,13 @@ class Request:
         """The dtype that was said, or that of the redrawn picture."""
         return self.dtype or (self.redrawn.dtype if self.redrawn else "") or None
 
+    @property
+    def layers_left_out(self) -> int:
+        """Of the text tower, at its end; what A1111 counts as 1 leaves none out."""
+        if self.clip_skip is not None:
+            return self.clip_skip - 1
+        return self.redrawn.clip_skip if self.redrawn else 0
+
     def params(self, seeds: tuple[int, ...]) -> "Params":
         """The redrawn picture's parameters with what was said put over them."""
         from darkroom.generation.metadata.params import SourceImage

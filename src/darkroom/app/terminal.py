@@ -2,16 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 ANSI = {"bold red": "1;31", "bold": "1", "dim": "2", "green": "32", "yellow": "33"}
 
 
 def is_live(stream: TextIO | None = None) -> bool:
     """Whether lines can be redrawn: a terminal that is not ``dumb``. Default: stderr."""
-    stream = sys.stderr if stream is None else stream
-    return stream.isatty() and os.environ.get("TERM", "") != "dumb"
+    chosen: Any = sys.stderr if stream is None else stream
+    return chosen is not None and chosen.isatty() and os.environ.get("TERM", "") != "dumb"
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
@@ -25,6 +26,18 @@ def say(text: str, style: str = "") -> None:
     """One line to the person, on stderr."""
     sys.stderr.write((paint(text, style) if style else text) + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show that something without steps is going on; on a terminal only, and only meanwhile."""
+    if not is_live():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
 
 
 def show(text: str) -> None:

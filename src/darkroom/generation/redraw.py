@@ -1,6 +1,7 @@
 """Draw a picture again from its own parameters."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
@@ -46,8 +47,17 @@ def redraw(
                 "that dtype, or pass exact=False for another picture"
             )
     features, arguments = arguments_of(params, image, exact=exact)
+    model = with_clip_skip(model, params.clip_skip)
     generation = generate(model, params.prompt, *features, **arguments)
     return generation.pictures(only=params.index)[0]
+
+
+def with_clip_skip(model: LatentDiffusion, clip_skip: int) -> LatentDiffusion:
+    """The same model, its text towers read ``clip_skip`` layers before where they usually are."""
+    encoder: Any = model.text_encoder
+    if getattr(getattr(encoder, "options", None), "clip_skip", clip_skip) == clip_skip:
+        return model
+    return replace(model, text_encoder=encoder.with_options(clip_skip=clip_skip))
 
 
 def arguments_of(

@@ -55,6 +55,7 @@ def write(params: Params) -> str:
         "Model": params.model or None,
         "Denoising strength": _number(params.image.strength) if params.image else None,
         "CFG Rescale": _number(params.rescale) if params.rescale else None,
+        "Clip skip": params.clip_skip + 1 if params.clip_skip else None,  # 1 is the last layer
         "RNG": "CPU",
         "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
         "Batch pos": params.index if len(params.seeds) > 1 else None,
@@ -96,6 +97,7 @@ def read(text: str) -> Params:
         size=_size(fields.get("Size", "")),
         guidance=_float(fields.get("CFG scale")) or 1.0,
         rescale=_float(fields.get("CFG Rescale")) or 0.0,
+        clip_skip=max(_int(fields.get("Clip skip")) - 1, 0),
         image=SourceImage(sha256="", strength=strength) if strength else None,
         model=fields.get("Model", ""),
     )

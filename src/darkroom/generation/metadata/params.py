@@ -39,6 +39,7 @@ class Params:
     rescale: float = 0.0
     interval: tuple[float, float] = (0.0, 1.0)
     split: bool = False  # the conditionings were evaluated one after another
+    clip_skip: int = 0  # layers of the text tower left out at its end
     image: SourceImage | None = None
     tile: bool = False  # decoded in tiles
     extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name
