@@ -48,6 +48,16 @@ def checkpoint(preset: str, family: single_file.Family) -> dict:
     return shapes(single_file.join(parts, family))
 
 
+def quickest(path) -> float:
+    """Seconds of the best of three, so that a busy machine does not count."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        inspect(path)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 @pytest.fixture(scope="module")
 def sd15():
     return checkpoint("sd15", single_file.SD1)
@@ -128,10 +138,8 @@ def test_sd2_depth(tmp_path):
 def test_sdxl_checkpoint_in_time(tmp_path):
     names = checkpoint("sdxl", single_file.SDXL)
     path = write_sparse(tmp_path / "a.safetensors", names)
-    inspect(path)
-    start = time.process_time()
+    assert quickest(path) < 0.2
     report = inspect(path)
-    assert time.process_time() - start < 0.2
     assert (report.kind, report.base, report.prediction) == ("checkpoint", "SDXL", "noise")
     assert report.layout == "SGM"
     assert report.bytes > 6.9e9
@@ -150,9 +158,8 @@ def test_pickled_checkpoint_with_ema_in_time(sd15, tmp_path):
     state |= {f"model_ema.{n.replace('.', '')}": t for n, t in state.items() if "diffusion" in n}
     path = tmp_path / "a.ckpt"
     torch.save({"state_dict": state, "global_step": 470_000, "callbacks": {Odd: Odd()}}, path)
-    start = time.process_time()
+    assert quickest(path) < 0.2
     report = inspect(path)
-    assert time.process_time() - start < 0.4  # 0.2 s on a quiet machine
     assert (report.kind, report.base, report.ema) == ("checkpoint", "SD 1.x", True)
     assert report.format == "torch"
     assert report.details["global_step"] == 470_000

@@ -1,4 +1,4 @@
-"""Makes malformed and hostile checkpoint files: 185 kinds, any number of each, always the same.
+"""Makes malformed and hostile checkpoint files: 187 kinds, any number of each, always the same.
 
 ``cases(folder, count)`` writes one file at a time. A kind is a function of a random generator; a
 ``Case`` says whether the file must be refused (a flipped bit may leave a valid file).

@@ -141,7 +141,7 @@ def bomb_reduces(rng):
 @kind()
 def bomb_emoji(rng):
     """One letter beyond the basic plane makes Python keep four bytes for each."""
-    text = ("\U0001f600" + "a" * 30_000_000).encode()
+    text = ("\U0001f600" + "a" * rng.choice([5_000_000, 23_000_000, 30_000_000])).encode()
     return archive(b"X" + struct.pack("<I", len(text)) + text)
 
 
@@ -174,14 +174,21 @@ def bomb_range(rng):
 
 @kind()
 def bomb_million_tensors(rng):
-    return crowd_of_tensors()
+    return crowd_of_tensors(rng.choice([300_000, 1_000_000]))
 
 
 @functools.cache
-def crowd_of_tensors() -> bytes:
+def crowd_of_tensors(count: int) -> bytes:
     function = named("torch._utils", "_rebuild_tensor_v2") + b"q\x01"
     source = storage() + b"q\x02"
     one = b"h\x01(h\x02K\x00K\x01\x85K\x01\x85\x89}tR"
     body = function + b"0" + source + b"0"
-    pairs = b"".join(b"X\x07\0\0\0%07d" % i + one for i in range(1_000_000))
+    pairs = b"".join(b"X\x07\0\0\0%07d" % i + one for i in range(count))
     return archive(body + b"}(" + pairs + b"u")
+
+
+@kind()
+def bomb_large_pickle(rng):
+    """As much as the reader takes: 17 MB of bytes, and then as many objects as it allows."""
+    data = b"B" + struct.pack("<I", 17_000_000) + bytes(17_000_000)
+    return archive(data + rng.choice([b"}", b"]", b"N\x94", b"\x8f", b"G" + bytes(8)]) * 700_000)

@@ -106,6 +106,12 @@ def st_many_numbers(rng):
 
 
 @kind(ST)
+def st_many_keys(rng):
+    count = rng.choice([240_000, 490_000, 1_000_000])
+    return pack(b"{" + b",".join(b'"%07d":1000' % i for i in range(count)) + b"}", b"")
+
+
+@kind(ST)
 def st_huge_number(rng):
     return pack(b'{"a":' + b"9" * rng.choice([5000, 1_000_000]) + b"}", b"")
 

@@ -73,10 +73,13 @@ def sniff(data: mmap.mmap) -> str:
     head = data[:512]
     if head.startswith(b"PK\x03\x04"):
         return "zip"
-    if head[8:9] == b"{" or (len(head) < 9 and not head.startswith(b"\x80")):
+    pickled = head[:1] == b"\x80" and head[1:2] <= b"\x05"
+    if head[8:9] == b"{" and (head[5:8] == bytes(3) or not pickled):
         return "safetensors"
-    if head[:1] == b"\x80" and head[1:2] <= b"\x05":
+    if pickled:
         return "pickle"
+    if len(head) < 9:
+        return "safetensors"  # which then says that it is cut short
     for start, what, remedy in FOREIGN:
         if head.startswith(start):
             raise Fault(what, remedy)

@@ -63,12 +63,12 @@ def _words(text: str) -> frozenset[str]:
 
 # Modules whose every name is about running, loading or reaching something.
 _MODULES = _words(
-    "os posix nt ntpath posixpath sys subprocess _posixsubprocess commands popen2 shutil socket "
+    "os posix nt ntpath posixpath sys subprocess _posixsubprocess popen2 shutil socket "
     "_socket ssl http urllib urllib2 httplib requests httpx aiohttp ftplib smtplib poplib imaplib "
-    "telnetlib xmlrpc webbrowser ctypes _ctypes cffi importlib imp pkgutil runpy code codeop "
+    "telnetlib xmlrpc webbrowser ctypes _ctypes cffi importlib imp pkgutil runpy codeop "
     "marshal pickle _pickle cPickle cpickle dill cloudpickle joblib shelve pty tty fcntl signal "
     "multiprocessing _winapi winreg msvcrt asyncio pip setuptools ensurepip venv zipimport "
-    "pdb bdb profile cProfile timeit trace doctest pydoc idlelib unittest tempfile "
+    "pdb bdb cProfile timeit doctest pydoc idlelib unittest tempfile "
     "sitecustomize platform nturl2path antigravity linecache gc atexit faulthandler "
     "tkinter turtle sqlite3 dbm IPython paramiko pexpect plumbum resource mmap"
 )
@@ -89,6 +89,13 @@ _NAMES = frozenset(
     "logging.config.listen lib2to3.pgen2.grammar.Grammar.loads"
 )
 _PREFIXES = (
+    "code.interact",  # not the modules alone: projects have a folder `code` with classes in it
+    "code.Interactive",
+    "commands.getoutput",
+    "commands.getstatus",
+    "profile.run",
+    "profile.Profile",
+    "trace.Trace",
     "torch.hub.",
     "torch.utils.cpp_extension.",
     "torch.utils.bottleneck.",

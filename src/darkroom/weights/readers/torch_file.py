@@ -18,7 +18,7 @@ from darkroom.weights.readers.records import ITEM_SIZE, Global, Storage
 from darkroom.weights.readers.zip_archive import STORED, Member, locate, read_directory, unpack
 
 MAGIC = 0x1950A86A20F9469CFC6C
-LONGEST_PICKLE = 64 << 20
+LONGEST_PICKLE = 24 << 20
 MOST_EXPANSION = 8  # a compressed archive may unpack to so many times its size (or 16 MB)
 
 
