@@ -1,8 +1,10 @@
 """Train text-to-image latent diffusion from nothing (Rombach et al., arXiv:2112.10752).
 
-A text tower and a U-Net are trained together on the latents of an autoencoder, to predict the
-velocity (Salimans & Ho, arXiv:2202.00512); captions are dropped for guidance (Ho & Salimans,
-arXiv:2207.12598).
+First the text tower alone learns what captions look like: a linear map of its features is
+regressed on the clean latents. A caption costs a sixth of a U-Net step, so what must be memorised
+(which name means which picture) is learned where it is cheap. Then tower and U-Net are trained
+together to predict the velocity (Salimans & Ho, arXiv:2202.00512); captions are dropped for
+guidance (Ho & Salimans, arXiv:2207.12598).
 """
 
 import copy
@@ -63,21 +65,39 @@ class Config:
     sampler: str = "dpmpp_2m"  # what the finished model names as its own defaults
     steps: int = 20
     guidance: float = 4.0
+    recall: float = 0.1  # weight of the regression while the U-Net is trained
     text: TextConfig = field(default_factory=TextConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    text_fit: FitOptions = field(default_factory=lambda: FitOptions(steps=0))
     fit: FitOptions = field(default_factory=FitOptions)
+
+
+class Reader(nn.Module):
+    """A text tower, and a linear picture of what it read."""
+
+    def __init__(self, config: Config, latent: torch.Size) -> None:
+        super().__init__()
+        self.text = ClipTextModel(config.text)
+        self.latent, self.end = latent, config.text.end
+        self.picture = nn.Linear(config.text.channels, latent.numel())
+        nn.init.normal_(self.text.token.weight, std=0.02)
+        nn.init.normal_(self.text.position.weight, std=0.02)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, S, C), and the latents (B, c, h, w) that their mean from the end on says."""
+        features = self.text(ids).last
+        after = ((ids == self.end).cumsum(1) > 0)[..., None].to(features)
+        mean = (features * after).sum(1) / after.sum(1)
+        return features, self.picture(mean).unflatten(1, self.latent)
 
 
 class Networks(nn.Module):
     """What is trained together."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reader: Reader) -> None:
         super().__init__()
-        self.text = ClipTextModel(config.text)
+        self.reader = reader
         self.unet = UNet(config.unet)
-        for name, parameter in self.text.named_parameters():
-            if name in ("token.weight", "position.weight"):
-                nn.init.normal_(parameter, std=0.02)
 
 
 def train(config: Config) -> Iterator[FitStep]:
@@ -92,7 +112,9 @@ def train(config: Config) -> Iterator[FitStep]:
     autoencoder = load_autoencoder(config.autoencoder)
     bank = Bank(config, pictures, tokenizer, autoencoder)
 
-    networks = Networks(config).to(memory_format=torch.channels_last)
+    reader = Reader(config, bank.latents[0].shape[1:])
+    yield from learn_to_read(config, reader, bank)
+    networks = Networks(config, reader).to(memory_format=torch.channels_last)
     training = Training(networks, config.fit)
     run = Run(config.out, "latent-diffusion", config, training, config.save_every)
     prediction = PREDICTIONS[config.prediction]()
@@ -100,7 +122,7 @@ def train(config: Config) -> Iterator[FitStep]:
 
     def loss(step: int) -> Tensor:
         g = step_generator(config.fit.seed, step)
-        clean, ids = bank.batch(config.fit.batch, g)
+        clean, ids = bank.batch(config.fit.batch, config.empty, g)
         noise = torch.randn(clean.shape, generator=g)
         # stratified over the levels: one timestep from each of B equal parts
         count = len(clean)
@@ -108,15 +130,27 @@ def train(config: Config) -> Iterator[FitStep]:
         t = (u**config.emphasis * len(sigmas)).long().clamp_max(len(sigmas) - 1)
         sigma = sigmas[t][:, None, None, None]
         x = prediction.network_input(clean + sigma * noise, sigma)
-        output = networks.unet(
-            x.contiguous(memory_format=torch.channels_last), t, networks.text(ids).last
-        )
-        return (output - prediction.target(clean, noise, sigma)).square().mean()
+        features, recalled = reader(ids)
+        output = networks.unet(x.contiguous(memory_format=torch.channels_last), t, features)
+        denoising = (output - prediction.target(clean, noise, sigma)).square().mean()
+        return denoising + config.recall * (recalled - clean).square().mean()
 
     yield from run.steps(loss)
     networks.load_state_dict(training.averaged())
-    run.finish(text=networks.text, unet=networks.unet)
+    run.finish(text=reader.text, unet=networks.unet)
     save(assemble(config, networks, autoencoder, tokenizer), config.out / "model")
+
+
+def learn_to_read(config: Config, reader: Reader, bank: "Bank") -> Iterator[FitStep]:
+    """The first stage, as a run of its own in ``out/text``."""
+    training = Training(reader, config.text_fit)
+    run = Run(config.out / "text", "latent-diffusion", config, training, config.save_every)
+
+    def loss(step: int) -> Tensor:
+        clean, ids = bank.batch(config.text_fit.batch, 0.0, step_generator(config.fit.seed, ~step))
+        return (reader(ids)[1] - clean).square().mean()
+
+    yield from run.steps(loss)
 
 
 def sampling(config: Config) -> SamplingConfig:
@@ -140,7 +174,7 @@ def assemble(
     return LatentDiffusion(
         unet=networks.unet.eval(),
         autoencoder=autoencoder.eval(),
-        text_encoder=PromptEncoder([Tower(networks.text.eval(), tokenizer)]),
+        text_encoder=PromptEncoder([Tower(networks.reader.text.eval(), tokenizer)]),
         schedule=scheme.schedule(),
         prediction=scheme.prediction(),
         sampling=scheme,
@@ -165,7 +199,7 @@ class Bank:
         tokenizer: Tokenizer,
         autoencoder: Autoencoder,
     ) -> None:
-        self.pictures, self.tokenizer, self.empty = pictures, tokenizer, config.empty
+        self.pictures, self.tokenizer = pictures, tokenizer
         self.length = config.text.positions
         self.kinds = variants(pictures, config.tints, config.grounds, config.both, config.fit.seed)
         mixture = config.mixture
@@ -181,14 +215,14 @@ class Bank:
         encoded = [autoencoder.encode(render(self.pictures, part)) for part in parts]
         return torch.cat(encoded) if encoded else torch.empty(0)
 
-    def batch(self, size: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clean latents (B, C, h, w) and token ids (B, S)."""
+    def batch(self, size: int, empty: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean latents (B, C, h, w) and token ids (B, S); a fraction of captions is ``empty``."""
         latents, texts = [], []
         for kind in torch.multinomial(self.shares, size, replacement=True, generator=g).tolist():
             i = int(torch.randint(len(self.kinds[kind]), (), generator=g))
             shown = self.kinds[kind][i]
             latents.append(self.latents[kind][i])
-            dropped = torch.rand((), generator=g).item() < self.empty
+            dropped = torch.rand((), generator=g).item() < empty
             text = caption(self.pictures.rows[shown.picture], shown, g)
             texts.append("" if dropped else text)
         return torch.stack(latents), self.ids(texts)
