@@ -72,7 +72,10 @@ class PackedConv2d(Packed):
 
     def __init__(self, layer: nn.Conv2d) -> None:
         self.geometry = list(layer.padding), list(layer.stride), list(layer.dilation), 1
-        packed = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.data, *self.geometry)
+        # without a size, 1x1 convolutions get an order in which they are up to eight times slower
+        packed = torch.ops.mkldnn._reorder_convolution_weight(
+            layer.weight.data, *self.geometry, [1, layer.in_channels, 32, 32]
+        )
         super().__init__(layer, packed)
 
     def forward(self, x: Tensor) -> Tensor:
