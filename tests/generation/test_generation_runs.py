@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from darkroom.acceleration import Acceleration, accelerate
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.samplers import SAMPLERS
 from darkroom.errors import (
@@ -19,11 +20,14 @@ from darkroom.errors import (
     PromptError,
 )
 from darkroom.generation.feature import Feature, Layer, Run
+from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage
+from darkroom.generation.memory import bound
 from darkroom.generation.metadata import read_params
 from darkroom.generation.redraw import redraw
+from darkroom.ops.packed import can_pack
 from generation import small
 
 PROMPT = "a red fox"
@@ -446,3 +450,21 @@ def test_half_precision() -> None:
     assert -10 * math.log10((difference**2).mean() / 255**2 + 1e-12) > 45
     again = redraw(model, pictures[1].params, photo())
     assert np.array_equal(again.image, pictures[1].image)
+
+
+def test_packed_weights_keep_their_fingerprint_and_their_picture() -> None:
+    if not can_pack():
+        pytest.skip("this PyTorch cannot pack weights")
+    model = small.model()
+    before, weights = fingerprint(model), bound(model, (64, 64), 1).weights
+    plain = result(model, Guidance(4.0), seeds=[1], steps=2)
+    with accelerate(model, Acceleration(packed=True)):
+        assert fingerprint(model) == before
+        assert bound(model, (64, 64), 1).weights == weights
+        packed = result(model, Guidance(4.0), seeds=[1], steps=2)
+        assert torch.equal(packed, result(model, Guidance(4.0), seeds=[1], steps=2))
+    torch.testing.assert_close(packed, plain, rtol=1e-4, atol=1e-3)
+    other = small.model()
+    with torch.no_grad():
+        next(other.unet.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(other) != before

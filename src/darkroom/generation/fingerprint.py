@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.ops.packed import Packed
 
 _VALUES = 8  # of each end of every tensor: enough to tell fine-tunings apart, and milliseconds
 
@@ -15,8 +16,8 @@ _VALUES = 8  # of each end of every tensor: enough to tell fine-tunings apart, a
 def fingerprint(model: LatentDiffusion) -> str:
     """16 hexadecimal digits from the names, shapes and end values of all weights."""
     names, values = [], []
-    for module in _modules(model):
-        for name, tensor in sorted(module.state_dict().items()):
+    for part in _modules(model):
+        for name, tensor in _tensors(part):
             names.append(f"{name}{tuple(tensor.shape)}{tensor.dtype}")
             flat = tensor.reshape(-1)
             values += [flat[:_VALUES].float(), flat[-_VALUES:].float()]
@@ -31,3 +32,12 @@ def _modules(model: LatentDiffusion) -> Iterator[nn.Module]:
     for part in (model.unet, model.autoencoder, *towers):
         if isinstance(part, nn.Module):
             yield part
+
+
+def _tensors(part: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers in order of name; those that ``ops.packed`` hides, one at a time."""
+    for path, module in sorted(part.named_modules()):
+        own = dict((*module.named_parameters(path, False), *module.named_buffers(path, False)))
+        if isinstance(module, Packed):
+            own[f"{path}.weight"] = module.weight_data()
+        yield from sorted(own.items())

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import NotEnoughMemoryError
 from darkroom.generation.decode import TILE
+from darkroom.ops.packed import Packed
 
 OVERHEAD = 1.5  # over the counted bytes: 1.16 to 1.81 measured on a CPU, see test_generation_memory
 
@@ -201,13 +202,11 @@ class _Counter(TorchFunctionMode):
 
 
 def _bytes(part: Any) -> int:
-    modules = [part] if isinstance(part, nn.Module) else getattr(part, "towers", ())
-    return sum(
-        tensor.numel() * tensor.element_size()
-        for module in modules
-        if isinstance(module, nn.Module)
-        for tensor in (*module.parameters(), *module.buffers())
-    )
+    if not isinstance(part, nn.Module):
+        return 0
+    tensors = [*part.parameters(), *part.buffers()]
+    tensors += [module.packed for module in part.modules() if isinstance(module, Packed)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _meminfo() -> int | None:
