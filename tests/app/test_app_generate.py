@@ -178,8 +178,14 @@ def test_a_prompt_that_asks_for_what_is_not_there(darkroom, model_folder):
 
 def test_a_device_that_is_not_there(darkroom, model_folder):
     ended = darkroom("generate", "a cat", "--model", model_folder, *FAST, "--device", "cuda:63")
-    assert ended.code == 3
+    assert ended.code == 2
     assert "cuda:63" in ended.error
+
+
+def test_a_model_that_draws_nothing(darkroom, model_folder):
+    ended = darkroom("generate", "a cat", "--model", model_folder / "vae")
+    assert ended.code == 3
+    assert "not a text-to-image model" in ended.error
 
 
 def test_a_picture_that_does_not_fit_into_memory(darkroom, model_folder):

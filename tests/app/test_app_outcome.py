@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 import typer
+from app_commands import command
 
 from darkroom import errors
 from darkroom.app.outcome import Answer, exit_code, one_line, report, usage
@@ -93,6 +95,7 @@ USAGE = [
     (["generate", "a", "--count", "0"], "--count"),
     (["generate", "a", "--count", "2", "--out", "-"], "one picture"),
     (["generate", "a", "--json", "--out", "-"], "stdout"),
+    (["generate", "a", "--out", "a.gif"], ".png, .jpg"),
     (["models", "ad"], "add"),
     (["models", "add"], "path"),
     (["inspect"], "see `darkroom inspect --help`"),
@@ -142,3 +145,13 @@ def test_bad_values_are_found_before_torch_is_imported():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_nobody_is_told_of_a_broken_pipe():
+    """``darkroom --help | true``: the reader closes before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command("--version"), stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == b""

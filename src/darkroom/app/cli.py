@@ -107,7 +107,7 @@ models.add_to(app)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; nothing but ``SystemExit`` escapes."""
+    """Run one command line and return its exit code; only a broken pipe escapes."""
     answer = Answer(wanted="--json" in arguments)
     if "_DARKROOM_COMPLETE" in os.environ:  # the shell asks for completions
         from typer.completion import completion_init  # pyright: ignore[reportPrivateImportUsage]
@@ -122,6 +122,8 @@ def run(arguments: Sequence[str]) -> int:
         code = code if isinstance(code, int) else 0
         if code == 130:
             code = report(KeyboardInterrupt(), answer)
+    except BrokenPipeError:  # the reader of our output has gone: nobody to tell
+        raise
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # the message is the whole help page
             sys.stderr.write(str(error) + "\n")
@@ -146,7 +148,7 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader of our output has gone: nobody to tell
+    except BrokenPipeError:
         code = 1
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -9,10 +9,12 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.app.outcome import usage
 from darkroom.atomic import sync_folder
 from darkroom.errors import DarkroomError
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl", ".heic", ".svg")
 NUMBERED = re.compile(r"(\d{5,})-")
 
 
@@ -62,8 +64,14 @@ class Output:
 
 
 def output(where: str) -> Output:
-    """What ``--out`` says: a folder, or a file if it ends in a picture's suffix."""
+    """What ``--out`` says: a folder, or a file if it ends in a picture's suffix.
+
+    Raises:
+        UsageError: it ends in the suffix of a picture that Darkroom does not write.
+    """
     path = Path(where).expanduser()
+    if path.suffix.lower() in OTHER_PICTURES and not path.is_dir():
+        raise usage(f"{path.name}: pictures are written as {', '.join(SUFFIXES)}", "--out")
     if path.suffix.lower() in SUFFIXES and not path.is_dir():
         return Output(path.parent, path.name, path.suffix.lower())
     return Output(path)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from darkroom.errors import ModelNotFoundError
+from darkroom.errors import ConfigError, ModelMismatchError
 
 if TYPE_CHECKING:
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
@@ -27,17 +27,34 @@ class Session:
         """
         key = (name, dtype, device)
         if key not in self.models:
-            from darkroom.weights.load import load
-
-            self.models[key] = load(name, dtype=dtype, device=usable_device(device))
+            self.models[key] = open_model(name, dtype, device)
         return self.models[key]
+
+
+def open_model(name: str, dtype: str | None, device: str | None) -> "LatentDiffusion":
+    """Load what must be a text-to-image model.
+
+    Raises:
+        ModelMismatchError: it is a model of another kind, such as an autoencoder alone.
+        DarkroomError: it cannot be found, read or placed on the device.
+    """
+    from darkroom.diffusion.latent_diffusion import LatentDiffusion
+    from darkroom.weights.load import load
+
+    model = load(name, dtype=dtype, device=usable_device(device))
+    if not isinstance(model, LatentDiffusion):
+        raise ModelMismatchError(
+            f"{name}: a {type(model).__name__} alone, not a text-to-image model; "
+            "`darkroom inspect` says what it is"
+        )
+    return model
 
 
 def usable_device(device: str | None) -> str | None:
     """``device`` if this machine has it; imports torch.
 
     Raises:
-        ModelNotFoundError: it has not.
+        ConfigError: it has not.
     """
     if device is None or device == "cpu":
         return device
@@ -47,7 +64,7 @@ def usable_device(device: str | None) -> str | None:
     backend = torch.cuda if kind == "cuda" else torch.backends.mps
     count = torch.cuda.device_count() if kind == "cuda" else int(backend.is_available())
     if not backend.is_available() or int(number or 0) >= count:
-        raise ModelNotFoundError(
+        raise ConfigError(
             f"device {device!r} is not on this machine ({count} of its kind); "
             "use --device cpu, and see `darkroom doctor`"
         )

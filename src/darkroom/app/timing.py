@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from darkroom.app.session import usable_device
+from darkroom.app.session import open_model
 from darkroom.generation.decode import decode
 from darkroom.generation.generate import generate
 from darkroom.generation.guidance import Guidance
-from darkroom.weights.load import load
 
 PROMPT = "a red apple on a wooden table"
 
@@ -32,8 +31,7 @@ def measure(
         size: (height, width) in pixels; None is the model's own.
         steps: of the whole picture.
     """
-    device = usable_device(device)
-    model = load(name, dtype=dtype, device=device)
+    model = open_model(name, dtype, device)
     chosen = generate(model, PROMPT, Guidance(1.0), seeds=(0,), steps=steps, size=size)
     height, width = chosen.run.size
     x, sigma = chosen.run.initial, chosen.run.levels.sigmas[0]
@@ -53,7 +51,7 @@ def measure(
         model.text_encoder([PROMPT], (height, width))
 
     tasks: dict[str, Callable[[], Any]] = {
-        "load": lambda: load(name, dtype=dtype, device=device),
+        "load": lambda: open_model(name, dtype, device),
         "text": text,
         "unet": network,
         "decode": lambda: decode(model, x),

@@ -57,7 +57,7 @@ def device(text: str) -> str:
     kind, _, number = text.partition(":")
     if kind not in DEVICE_NAMES or (text != kind and not number.isdigit()):
         raise typer.BadParameter(
-            f"no device {text!r}{did_you_mean(kind, DEVICE_NAMES)}; known: {' '.join(DEVICE_NAMES)}"
+            f"no device {text!r}; known: {' '.join(DEVICE_NAMES)}{did_you_mean(kind, DEVICE_NAMES)}"
         )
     return text
 

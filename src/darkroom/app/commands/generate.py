@@ -12,7 +12,7 @@ from darkroom.app import values
 from darkroom.app.outcome import EXIT_CODES, Answer, usage
 from darkroom.app.output import SUFFIXES, Output, output
 from darkroom.app.request import Request
-from darkroom.app.terminal import say, seconds_text, show
+from darkroom.app.terminal import is_live, say, seconds_text, show
 from darkroom.errors import ModelNotFoundError
 from darkroom.names import DEFAULT_MODEL
 
@@ -231,6 +231,8 @@ def generate(
         raise usage(f"holds one picture, not {pictures}; give a folder", "--out -")
     if target is None and sys.stdout.isatty():
         raise usage("would write a picture to the terminal; redirect stdout", "--out -")
+    if preview and not is_live():
+        say("--preview: shows the picture on a terminal only")
     _draw(ctx.obj, said, redraw, target, preview=preview, mark=not no_mark)
 
 
