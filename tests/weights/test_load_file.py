@@ -14,8 +14,8 @@ from darkroom.weights.layouts import single_file
 from darkroom.weights.load import load
 from darkroom.weights.save import save
 from weights import tiny
-from weights.comparing import assert_same
 from weights.sparse import write_sparse
+from weights.tiny import assert_same
 
 BUFFERS = dict.fromkeys(  # what training leaves in the files that were published
     (

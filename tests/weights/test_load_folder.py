@@ -10,7 +10,7 @@ import torch
 from darkroom.errors import CheckpointError
 from darkroom.weights.load import load
 from weights import tiny
-from weights.comparing import assert_same
+from weights.tiny import assert_same
 
 PIPELINES = {
     "sd1": tiny.sd1,
@@ -236,3 +236,20 @@ def test_writing_into_a_loaded_model_leaves_the_file(folder):
     with torch.no_grad():
         load(folder).unet.input.weight.zero_()
     assert load(folder).unet.input.weight.abs().sum() > 0
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_outdated_scheduler_file_is_read_as_diffusers_reads_it(folder):
+    """Old files lack ``steps_offset`` and clip; StableDiffusionPipeline mends both."""
+    import diffusers
+
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    config.pop("steps_offset", None)
+    path.write_text(
+        json.dumps(config | {"clip_sample": True} if "clip_sample" in config else config)
+    )
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.scheduler.set_timesteps(10)
+    levels = load(folder).sampling.levels(10)
+    assert list(levels.timesteps) == pipeline.scheduler.timesteps.tolist()

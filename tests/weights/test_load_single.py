@@ -17,7 +17,7 @@ from darkroom.models.unet import UNet
 from darkroom.weights.load import load
 from darkroom.weights.save import save
 from weights import tiny
-from weights.comparing import TOLERANCE, inputs
+from weights.tiny import TOLERANCE, inputs
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.weights.load import load
 from darkroom.weights.save import save, write_tensors
 from weights import tiny
-from weights.comparing import assert_same, our_outputs
+from weights.tiny import assert_same, our_outputs
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 BUILDERS = {
