@@ -16,7 +16,7 @@ def describe(threads: int | None = None) -> dict[str, Any]:
     """The machine and the versions, JSON-ready."""
     affinity = getattr(os, "sched_getaffinity", None)
     packages = {}
-    for name in ("torch", "diffusers", "transformers", "safetensors"):
+    for name in ("torch", "diffusers", "transformers", "accelerate", "safetensors"):
         try:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
