@@ -188,10 +188,31 @@ def test_a_model_that_draws_nothing(darkroom, model_folder):
     assert "not a text-to-image model" in ended.error
 
 
-def test_a_picture_that_does_not_fit_into_memory(darkroom, model_folder):
-    ended = darkroom("generate", "a cat", "--model", model_folder, "--size", "16384x16384")
+def test_a_picture_that_does_not_fit_into_memory(darkroom, model_folder, monkeypatch):
+    from darkroom.generation import memory
+
+    monkeypatch.setattr(memory, "available", lambda device: 1000)  # a machine with 1 kB left
+    ended = darkroom("generate", "a cat", "--model", model_folder, *FAST, "--count", "3")
     assert ended.code == 4
-    assert "GB" in ended.error
+    assert "0.00 GB are free" in ended.error
+
+
+def test_a_batch_that_does_not_fit_is_halved(darkroom, model_folder, monkeypatch):
+    from darkroom.errors import NotEnoughMemoryError
+    from darkroom.generation import memory
+
+    check, refusals = memory.check, [NotEnoughMemoryError("needs more")]
+
+    def checked(*arguments):
+        if refusals:
+            raise refusals.pop()
+        check(*arguments)
+
+    monkeypatch.setattr(memory, "check", checked)
+    line = ("generate", "a cat", "--model", model_folder, *FAST, "--seed", "1", "--count", "3")
+    pictures = darkroom(*line, "--json").answer["pictures"]
+    assert [picture["params"]["seeds"] for picture in pictures] == [[1], [2, 3], [2, 3]]
+    assert [picture["seed"] for picture in pictures] == [1, 2, 3]
 
 
 def test_a_folder_that_cannot_be_written(darkroom, model_folder):
