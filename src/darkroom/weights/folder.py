@@ -248,11 +248,14 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
         where=str(folder),
     )
     sample = read_json(folder / "unet" / "config.json").get("sample_size")
+    sampling = reading.sampling(folder / "scheduler")
+    if len(towers) == 1:
+        sampling = sampling.for_stable_diffusion()
     return families.latent_diffusion(
         unet=network,
         autoencoder=vae,
         text_encoder=text_encoder,
-        sampling=reading.sampling(folder / "scheduler"),
+        sampling=sampling,
         family=family,
         name=target.known.name if target.known else own.get("name") or folder.name,
         settings={
