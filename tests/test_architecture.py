@@ -45,6 +45,7 @@ THROUGH = {
     "darkroom.generation.metadata": "generation/test_generation_metadata.py",
     "darkroom.generation.preview": "generation/test_generation_runs.py",
     "darkroom.generation.timeline": "generation/test_generation_runs.py",
+    "darkroom.recipes.runs": "recipes/test_recipes.py",
     "darkroom.text.plan": "text/test_prompt_encoder.py",
     "darkroom.text.tokenizer_files": "text/test_tokenizer.py",
     "darkroom.training.captions": "recipes/test_recipes.py",
