@@ -9,7 +9,6 @@ alone reads little. The folder has the true sizes (4.3 GB in float32) and zeros 
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -93,8 +92,9 @@ def run(library: str, folder: str, dtype: str) -> dict[str, float]:
 
 
 def peak() -> float:
-    """Largest resident size of this process so far, in GB (Linux counts KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    """Largest resident size of this process so far, in GB; of this program, not of its parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
         if not _is_pair(pair):
             raise CheckpointError(f"{source}: merge {merge!r:.60} is not a pair of tokens")
         pairs.append((pair[0], pair[1]))
-    return dict(vocab), pairs
+    return vocab, pairs
 
 
 def _is_pair(value: object) -> TypeGuard[list[str]]:
