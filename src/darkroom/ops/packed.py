@@ -47,7 +47,13 @@ class Packed(nn.Module):
         self._format = layer.weight.shape, layer.weight.stride()
         self.packed = packed  # an opaque tensor: neither a parameter nor a buffer
         self.bias = layer.bias
+        self._forward_hooks = layer._forward_hooks  # shared: adapters come and go on either
         layer.weight.data = packed.new_empty(0, layout=torch.strided)  # frees it
+
+    @property
+    def layer(self) -> nn.Conv2d | nn.Linear:
+        """What this stands for."""
+        return self._layer[0]
 
     def weight_data(self) -> Tensor:
         """The weight in its ordinary order, bit for bit."""
