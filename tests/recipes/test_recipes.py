@@ -170,3 +170,31 @@ def test_a_folder_without_metadata_is_refused(tmp_path):
     path = write(tmp_path, AUTOENCODER, data=tmp_path, out=tmp_path / "run", steps=1)
     with pytest.raises(CheckpointError, match="metadata.jsonl"):
         next(run(path))
+
+
+def test_the_text_tower_learns_to_read_first(autoencoder, captioned, tmp_path):
+    """The first stage is a run of its own; with it names are told apart before the U-Net starts."""
+    text = DIFFUSION + "[text_fit]\nsteps = 60\nbatch = 16\nlr = 5e-3\nwarmup = 5\n"
+    path = write(
+        tmp_path, text, data=captioned, out=tmp_path / "run", steps=3,
+        autoencoder=autoencoder[0] / "autoencoder.safetensors",
+    )  # fmt: skip
+    steps = list(run(path))
+    assert [step.index for step in steps] == [*range(60), *range(3)]
+    assert sum(step.loss for step in steps[50:60]) < 0.5 * sum(step.loss for step in steps[:10])
+    assert (tmp_path / "run" / "text" / "log.jsonl").is_file()
+    assert [step.index for step in run(path)] == []  # both stages are done
+
+
+def test_the_finished_model_opens_and_draws(autoencoder, captioned, tmp_path):
+    import darkroom as dr
+
+    path = write(
+        tmp_path, DIFFUSION, data=captioned, out=tmp_path / "run", steps=3,
+        autoencoder=autoencoder[0] / "autoencoder.safetensors",
+    )  # fmt: skip
+    list(run(path))
+    model = dr.load(tmp_path / "run" / "model")
+    assert model.settings["size"] == (16, 16)
+    (picture,) = dr.develop(model, "red square", dr.Guidance(2.0), seeds=[1], steps=2)
+    assert picture.image.size == (16, 16)

@@ -73,8 +73,9 @@ def watch(steps: Any, answer: Answer, name: str) -> None:
     try:
         with contextlib.ExitStack() as stack:
             for step in steps:
-                if bar is None:
-                    first = step.index
+                if bar is None or (last and step.index <= last.index):  # a recipe may have stages
+                    stack.close()
+                    first, loss = step.index, 0.0
                     bar = stack.enter_context(Progress("train", step.steps - first))
                     if first:
                         say(f"going on after step {first} of {step.steps}")
