@@ -11,6 +11,7 @@ from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.generate import generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage, fitted
+from darkroom.generation.lora import again
 from darkroom.generation.metadata import Params, read_params
 from darkroom.generation.picture import Picture
 from darkroom.images import ImageLike, open_image, to_tensor
@@ -35,7 +36,9 @@ def redraw(
 
     Raises:
         ConfigError: without parameters, or without the image or feature that the run needs.
-        ModelMismatchError: when the weights are not those that drew the picture.
+        ModelMismatchError: when the weights, or those of a LoRA, are not those that drew the
+            picture.
+        ModelNotFoundError: when a LoRA of the picture is not found by its name.
     """
     params = picture if isinstance(picture, Params) else read_params(picture)
     if exact and params.fingerprint:
@@ -82,6 +85,7 @@ def arguments_of(
             split=params.split,
         )
     ]
+    features += again(params, exact=exact)
     if params.image is not None:
         if image is None:
             raise ConfigError("the picture was drawn from another image: give that image too")

@@ -1,6 +1,6 @@
 """What a picture file says about how it was drawn."""
 
 from darkroom.generation.metadata.files import read_params
-from darkroom.generation.metadata.params import Params, SourceImage
+from darkroom.generation.metadata.params import Params, SourceImage, UsedLora
 
-__all__ = ["Params", "SourceImage", "read_params"]
+__all__ = ["Params", "SourceImage", "UsedLora", "read_params"]

@@ -20,6 +20,17 @@ class SourceImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedLora:
+    """One LoRA of a run. A file of this name must be there to draw the picture again."""
+
+    name: str
+    weight: float = 1.0  # of the U-Net's changes
+    text_weight: float = 1.0  # of the text towers'
+    sha256: str = ""  # of the file; "" = it came as tensors
+    tagged: bool = False  # the prompt asks for it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """How one picture was drawn. With the same weights it draws the same picture again.
 
@@ -42,6 +53,7 @@ class Params:
     clip_skip: int = 0  # layers of the text tower left out at its end
     image: SourceImage | None = None
     tile: bool = False  # decoded in tiles
+    loras: tuple[UsedLora, ...] = ()  # in the order in which they were applied
     extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name
     model: str = ""
     family: str = ""
