@@ -169,10 +169,95 @@ def test_no_mark_leaves_the_note_out(darkroom, model_folder):
     assert b"trainedAlgorithmicMedia" not in Path("bare.png").read_bytes()
 
 
-def test_a_prompt_that_asks_for_what_is_not_there(darkroom, model_folder):
-    ended = darkroom("generate", "a cat <lora:film:0.8>", "--model", model_folder, *FAST)
-    assert ended.code == 2
-    assert "lora:film" in ended.error
+@pytest.fixture
+def loras(home) -> Path:
+    """A model folder with two LoRAs: one for the small model, one for SDXL."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = home / "models" / "loras"
+    folder.mkdir(parents=True)
+    g = torch.Generator().manual_seed(1)
+    key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
+    tensors = {
+        f"{key}.lora_down.weight": torch.randn((2, 32), generator=g),
+        f"{key}.lora_up.weight": torch.randn((32, 2), generator=g),
+    }
+    save_file(tensors, folder / "film.safetensors")
+    key = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    tensors = {
+        f"{key}.lora_down.weight": torch.zeros(2, 2048),
+        f"{key}.lora_up.weight": torch.zeros(640, 2),
+    }
+    save_file(tensors, folder / "for xl.safetensors")
+    return folder
+
+
+def test_loras_by_flag_and_by_tag(darkroom, model_folder, loras):
+    line = ("generate", "--model", model_folder, *FAST, "--seed", "1")
+    for ended in (
+        darkroom(*line, "a cat", "--out", "plain.png"),
+        darkroom(*line, "a cat", "--lora", "film:0.8", "--out", "flag.png"),
+        darkroom(*line, "a cat<lora:film:0.8>", "--out", "tag.png"),
+        darkroom(*line, "a cat", "--lora", loras / "film.safetensors:0.8", "--out", "path.png"),
+        darkroom(
+            *line,
+            "a cat",
+            "--lora",
+            "film:1",
+            "--lora",
+            "film:1:-.2",
+            "--out",
+            "twice.png",
+            "--json",
+        ),
+        darkroom("generate", "--model", model_folder, "--from", "flag.png", "--out", "again.png"),
+        darkroom(
+            "generate", "--model", model_folder, "--from", "tag.png", "--out", "tag again.png"
+        ),
+    ):
+        assert ended.code == 0, ended.err
+    assert pixels("plain.png") != pixels("flag.png")
+    names = ("tag", "path", "again", "tag again")
+    assert {pixels(f"{name}.png") for name in names} == {pixels("flag.png")}
+    used = read_params("path.png").loras
+    assert [(lora.name, lora.weight, lora.tagged) for lora in used] == [("film", 0.8, False)]
+    assert [lora.weight for lora in read_params("twice.png").loras] == [1.0, -0.2]
+    apart = [abs(a - b) for a, b in zip(pixels("twice.png"), pixels("flag.png"), strict=True)]
+    assert max(apart) <= 1
+
+    other = darkroom(
+        "generate",
+        "--model",
+        model_folder,
+        "--from",
+        "flag.png",
+        "--lora",
+        "film:0",
+        "--out",
+        "0.png",
+    )
+    assert other.code == 0, other.err
+    assert pixels("0.png") == pixels("plain.png")
+
+
+def test_a_lora_that_cannot_be_used(darkroom, model_folder, loras):
+    line = ("generate", "--model", model_folder, *FAST)
+    for words in (("a cat <lora:flim:0.8>",), ("a cat", "--lora", "flim:0.8")):
+        ended = darkroom(*line, *words)
+        assert ended.code == 3
+        assert "no LoRA is called 'flim'; did you mean 'film'?" in ended.error
+    ended = darkroom(*line, "a cat", "--lora", "for xl:1")
+    assert ended.code == 3
+    assert "for xl.safetensors: this is a LoRA for SDXL" in ended.error
+    assert darkroom(*line, "a cat", "--lora", "film:much").code == 2
+    assert darkroom(*line, "a cat", "--lora", model_folder).code == 3
+    assert darkroom(*line, "a cat", "--seed", "1", "--lora", "film", "--out", "a.png").code == 0
+    (loras / "film.safetensors").rename(loras / "film2.safetensors")
+    ended = darkroom("generate", "--model", model_folder, "--from", "a.png")
+    assert ended.code == 3
+    assert "--from: the picture was drawn with the LoRA 'film'" in ended.error
+    assert "film2" in ended.error
     assert not Path("pictures").exists() or not os.listdir("pictures")
 
 

@@ -140,7 +140,7 @@ def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
 
         params = request.params(job.seeds)
         found, arguments = arguments_of(params, request.image, exact=request.is_exact)
-        return generate(model, job.prompt, *found, **arguments)
+        return generate(model, job.prompt, *found, *loras(request), **arguments)
     return generate(
         model,
         job.prompt,
@@ -164,4 +164,11 @@ def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
     found: list[Feature] = [Guidance(scale, request.negative or None)]
     if request.image is not None:
         found.append(ImageToImage(request.image, request.strength or STRENGTH))
-    return found
+    return [*found, *loras(request)]
+
+
+def loras(request: Request) -> list["Feature"]:
+    """Those given with --lora; ``generate`` sees to those that the prompt asks for."""
+    from darkroom.generation.lora import Lora
+
+    return [Lora(lora.name, lora.unet, lora.text) for lora in request.loras]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
 from darkroom.names import DEFAULT_MODEL
+from darkroom.text.prompt import LoraRequest, extract_loras
 
 if TYPE_CHECKING:
     from darkroom.generation.metadata import Params
@@ -34,6 +35,7 @@ class Request:
     strength: float | None = None
     dtype: str | None = None
     device: str | None = None
+    loras: tuple[LoraRequest, ...] = ()  # with --lora, beside those that a prompt asks for
     clip_skip: int | None = None  # as A1111 counts: 1 skips nothing
     redrawn: "Params | None" = None  # of the picture given with --from
 
@@ -102,6 +104,15 @@ class Request:
         return self.model or (self.redrawn.model if self.redrawn else "") or DEFAULT_MODEL
 
     @property
+    def lora_names(self) -> tuple[str, ...]:
+        """Those of all LoRAs that will be needed, each once."""
+        names = [lora.name for text in self.texts for lora in extract_loras(text)[1]]
+        names += [lora.name for lora in self.loras]
+        if self.redrawn and not self.loras:
+            names += [lora.name for lora in self.redrawn.loras if not lora.tagged]
+        return tuple(dict.fromkeys(names))
+
+    @property
     def precision(self) -> str | None:
         """The dtype that was said, or that of the redrawn picture."""
         return self.dtype or (self.redrawn.dtype if self.redrawn else "") or None
@@ -132,6 +143,8 @@ class Request:
             changes["options"] = {}  # they are another sampler's
         if seeds != params.seeds:
             changes |= {"seeds": seeds, "index": 0}
+        if self.loras:
+            changes["loras"] = ()  # these are given, not found by name
         image = params.image
         if self.image and image is None:
             changes["image"] = SourceImage(sha256="", strength=self.strength or STRENGTH)

@@ -87,3 +87,18 @@ def check_model_name(name: str) -> None:
         parse_remote(name)
     elif not lookup(name):
         locate(name)
+
+
+def base_of(name: str) -> str:
+    """The family of a local model by its header, such as "SDXL"; "" where that does not say.
+
+    Raises:
+        DarkroomError: it cannot be found or read.
+    """
+    from darkroom.weights.catalog import lookup
+    from darkroom.weights.inspect import inspect
+    from darkroom.weights.locate import locate
+
+    if name.startswith("hf:") or lookup(name):
+        return ""  # may have to be downloaded; the loaded model will tell
+    return inspect(locate(name).path).base

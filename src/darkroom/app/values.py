@@ -15,8 +15,10 @@ from darkroom.names import (
     SPACING_NAMES,
     did_you_mean,
 )
+from darkroom.text.prompt import LoraRequest
 
 SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
+_WEIGHT = re.compile(r"[+-]?(\d{1,4}\.?\d*|\.\d+)")
 LARGEST = 16384  # pixels of a side
 
 
@@ -80,6 +82,20 @@ def strength(text: str) -> float:
     if value == 0:
         raise typer.BadParameter(f"{text}: expected a number above 0 and at most 1")
     return value
+
+
+def lora(text: str) -> LoraRequest:
+    """'fox', 'fox:0.8' or 'fox:TEXT:UNET' as in a prompt's tag; the name may be a path or hf:..."""
+    head, *tail = text.rsplit(":", 2)
+    if len(tail) == 2 and not _WEIGHT.fullmatch(tail[0]):
+        head, tail = f"{head}:{tail[0]}", tail[1:]
+    if tail and not all(map(_WEIGHT.fullmatch, tail)):
+        head, tail = ":".join((head, *tail)), []
+    name = head.strip()
+    if not name or (":" in name and not re.search(r"[/\\]", name)):
+        raise typer.BadParameter(f"{text!r}: expected NAME:WEIGHT, such as fox:0.8")
+    weights = [float(weight) for weight in tail] or [1.0]
+    return LoraRequest(name, weights[-1], weights[0], text)
 
 
 def prompts_file(path: Path) -> tuple[str, ...]:

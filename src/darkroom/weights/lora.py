@@ -1,5 +1,6 @@
 """LoRA files: found by name, read, and fitted to a model."""
 
+import functools
 import hashlib
 import json
 import math
@@ -88,6 +89,19 @@ def check_kind(path: Path) -> str:
     return report.base
 
 
+def check_base(where: object, base: str, model: str) -> None:
+    """Refuse a LoRA of one base for a model of another; either may be "", unknown.
+
+    Raises:
+        ModelMismatchError: naming both.
+    """
+    if base and model and base != model:
+        raise ModelMismatchError(
+            f"{where}: this is a LoRA for {base}; the model is {model}: use a LoRA for {model}, or "
+            f"a model of {base}"
+        )
+
+
 def open_lora(name: str | os.PathLike[str]) -> LoraFile:
     """Find and open a LoRA; its tensors are read when they are asked for.
 
@@ -106,7 +120,7 @@ def open_lora(name: str | os.PathLike[str]) -> LoraFile:
         name=_called(name, path),
         tensors=tensors,
         path=path,
-        sha256=_sha256(path),
+        sha256=_sha256(path, path.stat().st_mtime_ns, path.stat().st_size),
         base=base,
         config=config,
     )
@@ -123,10 +137,8 @@ def fit(file: LoraFile, model: "LatentDiffusion") -> Layers:
 
     where = str(file.path or file.name)
     ours = FAMILIES.get(model.family, "")
+    check_base(where, file.base, ours)
     verdict = f"this is a LoRA for {file.base}; the model is {ours}" if file.base and ours else ""
-    other = verdict if file.base != ours else ""
-    if other:
-        raise ModelMismatchError(f"{where}: {other}: use a LoRA for {ours}, or its own base model")
     parts = networks(model)
     try:
         changes = layout.read(file.tensors, parts)
@@ -238,6 +250,7 @@ def _method(path: Path) -> str:
     return "LoRA" if method == "LoCon" else method
 
 
-def _sha256(path: Path) -> str:
+@functools.lru_cache(64)
+def _sha256(path: Path, changed: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

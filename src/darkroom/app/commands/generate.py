@@ -28,6 +28,8 @@ darkroom generate "a cat on a yellow background" --steps 30 --sampler dpmpp_2m -
 
 darkroom generate "the same, in winter" --image photo.jpg --strength 0.5 --out winter.png
 
+darkroom generate "a fox in the snow" --model sd15.safetensors --lora film-grain:0.8
+
 darkroom generate --from pictures/00001-a-red-apple-1.png --guidance 4
 
 darkroom generate --prompts ideas.txt --count 2 --json
@@ -93,6 +95,15 @@ def generate(
             metavar="X",
             parser=values.strength,
             help="How far to leave --image: above 0, at most 1. Default: 0.6.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    lora: Annotated[
+        list[Any] | None,
+        typer.Option(
+            metavar="NAME:WEIGHT",
+            parser=values.lora,
+            help="Add a LoRA, by file or name; may be repeated. In a prompt: <lora:NAME:WEIGHT>.",
             rich_help_panel=PICTURE,
         ),
     ] = None,
@@ -222,6 +233,7 @@ def generate(
         dtype=dtype,
         device=device,
         clip_skip=clip_skip,
+        loras=tuple(lora or ()),
     )
     target = None if out == "-" else output(out)
     pictures = len(said.prompts) * (count or 1)
@@ -258,6 +270,7 @@ def _draw(
 
     request = replace(said, redrawn=_params(redraw) if redraw else None).checked()
     _check_model(request)
+    _check_loras(request)
     wanted = request.pictures
     answer.fields |= {"model": request.model_name, "pictures": []}
     started = time.perf_counter()
@@ -317,3 +330,29 @@ def _check_model(request: Request) -> None:
             f"model: {DEFAULT_MODEL} (built in, small); for a real one: "
             "darkroom models pull hf:owner/name, then --model NAME"
         )
+
+
+def _check_loras(request: Request) -> None:
+    """Refuse a LoRA that is not there, is none, or is for another base, before torch is imported.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelMismatchError: it does not go with the model.
+    """
+    from darkroom.app.session import base_of
+    from darkroom.weights.lora import check_base, check_kind, find_lora
+
+    said = {lora.name for lora in request.loras}
+    drawn = {lora.name for lora in request.redrawn.loras} if request.redrawn else set()
+    for name in request.lora_names:
+        try:
+            path = find_lora(name)
+        except ModelNotFoundError as error:
+            if name in drawn - said:
+                raise ModelNotFoundError(
+                    f"--from: the picture was drawn with the LoRA {name!r}: {error}; "
+                    "or say --lora PATH:WEIGHT"
+                ) from None
+            raise
+        if base := check_kind(path):
+            check_base(path, base, base_of(request.model_name))
