@@ -20,6 +20,7 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import NotEnoughMemoryError
 from darkroom.generation.decode import TILE
 from darkroom.ops.packed import Packed
+from darkroom.weights.assemble import on_meta
 
 OVERHEAD = 1.5  # over the counted bytes: 1.16 to 1.81 measured on a CPU, see test_generation_memory
 
@@ -62,7 +63,7 @@ def estimate(
             height, width = min(height, TILE), min(width, TILE)
         decoding = _decoding(model, (1, channels, height, width))
     except (RuntimeError, NotImplementedError, AttributeError, TypeError):
-        return None  # a part that is no plain module: packed weights, a stand-in
+        return None  # a part that is no plain module: a stand-in
     if tile:
         decoding += 4 * 4 * size[0] * size[1]
     return _sum(model, network, decoding)
@@ -133,7 +134,7 @@ def _network(model: LatentDiffusion, shape: tuple[int, ...], tokens: int) -> int
     vector = None
     if config.vector_channels:
         vector = torch.empty(batch, config.vector_channels, dtype=dtype, device="meta")
-    return peak(model.unet, lambda unet: unet(x, t, text, vector, None))
+    return peak(unpacked(model.unet), lambda unet: unet(x, t, text, vector, None))
 
 
 def _decoding(model: LatentDiffusion, shape: tuple[int, ...]) -> int:
@@ -141,7 +142,16 @@ def _decoding(model: LatentDiffusion, shape: tuple[int, ...]) -> int:
     dtype = next(autoencoder.parameters()).dtype
     latents = torch.empty(shape, dtype=dtype, device="meta")
     image = 3 * 4 * shape[2] * shape[3] * autoencoder.factor**2  # the float32 copy
-    return peak(autoencoder, lambda module: module.decode(latents)) + image
+    return peak(unpacked(autoencoder), lambda module: module.decode(latents)) + image
+
+
+def unpacked(module: Any) -> Any:
+    """``module``, or its twin without data where it holds packed weights: those need data."""
+    if not any(isinstance(part, Packed) for part in module.modules()):
+        return module
+    dtype = next(module.parameters()).dtype
+    with on_meta():
+        return type(module)(module.config).to(dtype).eval()
 
 
 @torch.no_grad()
