@@ -152,7 +152,7 @@ class Bench:
     def accelerated(self, ours: Any) -> Iterator[None]:
         from darkroom.acceleration import accelerate, recommended
 
-        with accelerate(ours.model, recommended("cpu")):
+        with accelerate(ours.model, recommended(ours.model)):
             yield
 
     def process(self, *arguments: str) -> str:

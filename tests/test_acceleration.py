@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from darkroom.acceleration import Acceleration, accelerate, keep_freed_memory, recommended
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
-from darkroom.models.unet import UNet, UNetConfig
+from darkroom.models.unet import SD15, UNet, UNetConfig
 from darkroom.ops.packed import PackedConv2d, PackedLinear, can_pack, pack
 
 PLANS = {
@@ -106,7 +106,7 @@ def test_autoencoder(name: str) -> None:
 def test_training_goes_on_after_undo() -> None:
     model = unet()
     model.down[0].residual.conv1.weight.requires_grad_(False)
-    done = accelerate(model, recommended("cpu"))
+    done = accelerate(model, Acceleration(channels_last=True, packed=can_pack()))
     x, t, text, vector = inputs()
     with pytest.raises(RuntimeError, match="undo the acceleration"):
         model(x.requires_grad_(), t, text, vector)
@@ -116,6 +116,16 @@ def test_training_goes_on_after_undo() -> None:
     assert frozen.grad is None
     assert not frozen.requires_grad
     assert all(p.grad is not None for p in model.parameters() if p is not frozen)
+
+
+def test_recommended_packs_what_is_large_and_float32() -> None:
+    assert recommended(unet()) == Acceleration()
+    with torch.device("meta"):
+        large, half = UNet(SD15), UNet(SD15).half()
+    large.to_empty(device="cpu")  # memory that nothing touches
+    half.to_empty(device="cpu")
+    assert recommended(large) == Acceleration(channels_last=True, packed=can_pack())
+    assert not recommended(half).packed
 
 
 def test_unknown_rows_and_weights_that_do_not_pack() -> None:

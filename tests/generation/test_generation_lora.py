@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from darkroom.acceleration import accelerate, recommended
+from darkroom.acceleration import Acceleration, accelerate
 from darkroom.errors import ConfigError, ModelMismatchError, ModelNotFoundError, PromptError
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.lora import Lora
 from darkroom.generation.metadata import Params, UsedLora, read_params
 from darkroom.generation.redraw import redraw
+from darkroom.ops.packed import can_pack
 from darkroom.weights.load import load
 from generation import small
 from weights import loras, tiny
@@ -82,7 +83,7 @@ def test_pictures_are_those_of_diffusers_with_merged_weights(family, tmp_path) -
     pipeline = getattr(tiny, family)()
     pipeline.set_progress_bar_config(disable=True)
     model = load(tiny.save(pipeline, tmp_path / "model"), device="cpu")
-    accelerate(model, recommended(model.device))
+    accelerate(model, Acceleration(channels_last=True, packed=can_pack()))
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     one = loras.random(pipeline)
     two = loras.random(pipeline, only=loras.ATTENTION, seed=3)

@@ -49,7 +49,7 @@ def open_model(name: str, dtype: str | None, device: str | None) -> "LatentDiffu
             f"{name}: a {type(model).__name__} alone, not a text-to-image model; "
             "`darkroom inspect` says what it is"
         )
-    accelerate(model, recommended(model.device))
+    accelerate(model, recommended(model))
     return model
 
 

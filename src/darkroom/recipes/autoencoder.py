@@ -35,7 +35,8 @@ class Config:
 def train(config: Config) -> Iterator[FitStep]:
     """Train, yielding every step; at the end write ``out/vae``."""
     torch.manual_seed(config.fit.seed)
-    model = Autoencoder(config.model).to(memory_format=torch.channels_last)
+    model = Autoencoder(config.model)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     pictures = image_folder(config.data, config.size)
     training = Training(model, config.fit)
     run = Run(config.out, "autoencoder", config, training, config.save_every)

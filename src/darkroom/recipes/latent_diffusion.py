@@ -114,7 +114,8 @@ def train(config: Config) -> Iterator[FitStep]:
 
     reader = Reader(config, bank.latents[0].shape[1:])
     yield from learn_to_read(config, reader, bank)
-    networks = Networks(config, reader).to(memory_format=torch.channels_last)
+    networks = Networks(config, reader)
+    networks.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     training = Training(networks, config.fit)
     run = Run(config.out, "latent-diffusion", config, training, config.save_every)
     prediction = PREDICTIONS[config.prediction]()

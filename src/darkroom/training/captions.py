@@ -32,7 +32,8 @@ def variants(
     g = torch.Generator().manual_seed(seed)
 
     def some(names: Sequence[str], count: int) -> list[str]:
-        return [names[i] for i in torch.randperm(len(names), generator=g)[:count]]
+        order = torch.randperm(len(names), generator=g)[:count]
+        return [names[int(i)] for i in order]
 
     kinds: list[list[Variant]] = [[], [], [], [], []]
     for i, row in enumerate(pictures.rows):
@@ -63,7 +64,7 @@ def caption(row: dict, shown: Variant, g: torch.Generator) -> str:
         return torch.rand((), generator=g).item()
 
     name, tags = row["text"], list(row.get("tags", ()))
-    order = [tags[i] for i in torch.randperm(len(tags), generator=g)]
+    order = [tags[int(i)] for i in torch.randperm(len(tags), generator=g)]
     what, form = name, chance()
     if shown.tint is not None:
         what = f"{shown.tint} {name}"

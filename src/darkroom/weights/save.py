@@ -37,7 +37,8 @@ from darkroom.weights.layouts import (
 )
 from darkroom.weights.single_file import OWN
 
-TASKS = {9: "Inpaint", 5: "Depth2Img", 8: "InstructPix2Pix"}  # by the U-Net's input channels
+# by the channels that the U-Net takes beside the latents
+TASKS = {5: "Inpaint", 1: "Depth2Img", 4: "InstructPix2Pix"}
 
 
 def save(model: LatentDiffusion | nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -113,8 +114,10 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
 
 def _pipeline(model: LatentDiffusion) -> str:
     xl = "XL" if len(_towers(model)) == 2 else ""
-    channels = model.unet.config.in_channels if isinstance(model.unet, UNet) else 0
-    return f"StableDiffusion{xl}{TASKS.get(channels, '')}Pipeline"
+    beside = 0
+    if isinstance(model.unet, UNet):
+        beside = model.unet.config.in_channels - model.autoencoder.channels
+    return f"StableDiffusion{xl}{TASKS.get(beside, '')}Pipeline"
 
 
 def _own_words(model: LatentDiffusion) -> dict[str, Any]:
