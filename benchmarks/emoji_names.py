@@ -196,17 +196,21 @@ def check_grounds(emoji: metric.Emoji, artist: Artist, count: int) -> dict[str, 
 
 
 def check_negative(emoji: metric.Emoji, artist: Artist, count: int) -> dict[str, Any]:
-    """Whether the negative prompt "red" makes the reddest emoji less red."""
+    """Whether a negative prompt makes the reddest emoji less red: "red" alone, or "red NAME".
+
+    The model was trained on "red NAME", never on a colour alone.
+    """
     base = [i for i in emoji.base if "red" not in emoji.rows[i]["text"].split()]
     reddest = sorted(base, key=lambda i: -metric.redness(emoji.pictures[i]))[:count]
-    lower, change = [], []
-    for i in reddest:
-        name = emoji.rows[i]["text"]
-        without = metric.redness(artist(name, [1])[0])
-        with_red = metric.redness(artist(name, [1], negative="red")[0])
-        lower.append(with_red < without)
-        change.append(with_red / without if without else 1.0)
-    return {"less red": share(lower), "redness left, median": float(np.median(change))}
+    names = [emoji.rows[i]["text"] for i in reddest]
+    without = [metric.redness(artist(name, [1])[0]) for name in names]
+    found: dict[str, Any] = {}
+    for label, form in (('negative "red NAME"', "red {}"), ('negative "red"', "red")):
+        left = [metric.redness(artist(n, [1], negative=form.format(n))[0]) for n in names]
+        found[f"{label}: less red"] = share([a < b for a, b in zip(left, without, strict=True)])
+        ratios = [a / b if b else 1.0 for a, b in zip(left, without, strict=True)]
+        found[f"{label}: redness left, median"] = float(np.median(ratios))
+    return found
 
 
 def percent(value: dict[str, Any]) -> str:
