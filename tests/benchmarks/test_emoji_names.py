@@ -132,7 +132,7 @@ def test_the_script_measures_a_model(tmp_path):
     assert fields["names"]["exact"]["of"] == 10
     assert 0 <= fields["names"]["subgroup or exact"]["share"] <= 1
     assert set(fields["guidance"]) == {"1", "2", "4", "7.5"}
-    assert fields["drawn"] == 10 + 4 * 3 + 7 + 11 + 2 * 3
+    assert fields["drawn"] == 10 + 4 * 3 + 7 + 11 + 3 * 3
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (640, 64)
     text = path.with_suffix(".md").read_text()
