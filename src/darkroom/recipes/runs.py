@@ -35,6 +35,8 @@ class Run:
 
     def steps(self, loss: Callable[[int], Tensor]) -> Iterator[FitStep]:
         """Train to the end, logging and saving on the way; Ctrl-C and closing save too."""
+        if self.training.step >= self.training.options.steps:
+            return  # a finished stage: nothing to log, nothing to save
         with self.log.open("a", encoding="utf-8") as log:
             self._write(log, {"event": "start", "step": self.training.step, **machine()})
             started, losses = time.perf_counter(), []
