@@ -5,6 +5,7 @@ DarkroomError                 one line: what, where, what was expected, what to 
 │   ├── LayoutError           keys or shapes are not what any layout promises
 │   └── UnsafeFileError       a pickle that wants to run code
 ├── ImageError                a picture cannot be read                             (3)
+├── DataError                 a data set is missing, damaged or empty                 (3)
 ├── ModelNotFoundError        a name leads to no model                               (3)
 ├── ModelMismatchError        parts that do not fit: a control of another width      (3)
 ├── ConfigError               a field is unknown or out of range                     (2)
@@ -39,6 +40,12 @@ class UnsafeFileError(CheckpointError):
 
 class ImageError(DarkroomError):
     """A picture cannot be read: missing, damaged, too large, or of another format."""
+
+    exit_code = 3
+
+
+class DataError(DarkroomError):
+    """A data set cannot be used: missing, damaged, or nothing in it."""
 
     exit_code = 3
 

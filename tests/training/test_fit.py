@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from darkroom.errors import CheckpointError, NonFiniteError
-from darkroom.training.fit import FitOptions, Training, fit, learning_rate, step_generator
+from darkroom.training.fit import FitOptions, Training, fit, learning_rate
 
 OPTIONS = FitOptions(steps=30, batch=8, lr=1e-2, warmup=5, ema=0.9, seed=3)
 
@@ -15,8 +15,8 @@ def make(options=OPTIONS):
     model = nn.Sequential(nn.Linear(4, 16), nn.SiLU(), nn.Linear(16, 1))
     training = Training(model, options)
 
-    def loss(step):
-        x = torch.randn(8, 4, generator=step_generator(options.seed, step))
+    def loss(draw):
+        x = draw.share(torch.randn(8, 4, generator=draw.generator))
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
     return training, loss
@@ -70,7 +70,7 @@ def test_learning_rate_rises_then_falls_to_its_end():
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights():
     training, loss = make()
     before = [p.clone() for p in training.parameters]
-    steps = fit(training, lambda step: loss(step) * math.nan)
+    steps = fit(training, lambda draw: loss(draw) * math.nan)
     with pytest.raises(NonFiniteError, match="step 0"):
         next(steps)
     assert all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))

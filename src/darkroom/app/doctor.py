@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from darkroom import machine
 from darkroom.app.found import found_models
 from darkroom.app.terminal import bytes_text
 from darkroom.weights.locate import cache_root
@@ -125,44 +126,15 @@ def _processor(torch_facts: dict[str, Any], problems: list[Problem]) -> dict[str
         problems.append(
             Problem(f"OMP_NUM_THREADS={variable} leaves cores idle", "unset OMP_NUM_THREADS")
         )
-    return {"model": _processor_name(), "cores": usable, "threads": threads}
-
-
-def _processor_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def memory() -> tuple[int, int] | None:
-    """(total, available) bytes of the machine or, if smaller, the container; None if unknown."""
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        total, free = (int(lines[k].split()[0]) * 1024 for k in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):
-        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-            return None
-        total = free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        total, free = min(total, limit), min(free, max(limit - used, 0))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        pass
-    return total, free
+    return {"model": machine.processor(), "cores": usable, "threads": threads}
 
 
 def _memory(problems: list[Problem]) -> dict[str, Any]:
-    known = memory()
+    known = machine.memory()
     if known is None:
         return {}
-    total, available = known
+    total = known.total
+    available = total if known.available is None else known.available
     if available < 2 * GB:
         problems.append(
             Problem(

@@ -5,17 +5,16 @@ each operation are counted. What the count cannot see, scratch space inside an o
 ``OVERHEAD``.
 """
 
-import os
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from darkroom import machine
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import NotEnoughMemoryError
 from darkroom.generation.decode import TILE
@@ -101,9 +100,8 @@ def available(device: torch.device | str) -> int | None:
         return free + cached
     if device.type != "cpu":
         return None
-    limits = [_meminfo(), _cgroup()]
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
+    known = machine.memory()
+    return known.available if known else None
 
 
 def check(need: Estimate, free: int, advice: str) -> None:
@@ -217,38 +215,6 @@ def _bytes(part: Any) -> int:
     tensors = [*part.parameters(), *part.buffers()]
     tensors += [module.packed for module in part.modules() if isinstance(module, Packed)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _meminfo() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _pages()
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return _pages()
-
-
-def _pages() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _cgroup() -> int | None:
-    """What a container's limit leaves; files that its cache holds can be given back."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None
-    if limit == "max":
-        return None
-    return max(int(limit) - used + int(stat.get("inactive_file", 0)), 0)
 
 
 def _gb(size: int) -> str:

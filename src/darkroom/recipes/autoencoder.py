@@ -14,7 +14,7 @@ from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig, kl_diver
 from darkroom.recipes.runs import Run
 from darkroom.training.augment import TINTS, colour, compose, tint
 from darkroom.training.data import CaptionedPictures, image_folder
-from darkroom.training.fit import FitOptions, FitStep, Training, step_generator
+from darkroom.training.fit import Draw, FitOptions, FitStep, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,12 @@ def train(config: Config) -> Iterator[FitStep]:
     training = Training(model, config.fit)
     run = Run(config.out, "autoencoder", config, training, config.save_every)
 
-    def loss(step: int) -> Tensor:
-        g = step_generator(config.fit.seed, step)
-        image = batch(pictures, config.fit.batch, config.recolour, g)
+    def loss(draw: Draw) -> Tensor:
+        g = draw.generator
+        whole = batch(pictures, config.fit.batch, config.recolour, g)
+        image = draw.share(whole)
         mean, log_variance = model.moments(image)
-        noise = torch.randn(mean.shape, generator=g)
+        noise = draw.share(torch.randn((len(whole), *mean.shape[1:]), generator=g))
         latent = (mean + (log_variance / 2).exp() * noise - config.model.shift) * config.model.scale
         return reconstruction_loss(model.decode(latent), image, config.gradients) + (
             config.kl * kl_divergence(mean, log_variance).mean() / image[0].numel()

@@ -28,7 +28,7 @@ from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
 from darkroom.training.captions import Variant, all_texts, caption, render, variants
 from darkroom.training.data import CaptionedPictures, image_folder
-from darkroom.training.fit import FitOptions, FitStep, Training, step_generator
+from darkroom.training.fit import Draw, FitOptions, FitStep, Training, step_generator
 from darkroom.training.saving import read_state
 from darkroom.weights.save import save
 
@@ -121,8 +121,8 @@ def train(config: Config) -> Iterator[FitStep]:
     prediction = PREDICTIONS[config.prediction]()
     sigmas = torch.tensor(sampling(config).schedule().sigmas)
 
-    def loss(step: int) -> Tensor:
-        g = step_generator(config.fit.seed, step)
+    def loss(draw: Draw) -> Tensor:
+        g = draw.generator
         clean, ids = bank.batch(config.fit.batch, config.empty, g)
         noise = torch.randn(clean.shape, generator=g)
         # stratified over the levels: one timestep from each of B equal parts
@@ -130,6 +130,7 @@ def train(config: Config) -> Iterator[FitStep]:
         u = (torch.randperm(count, generator=g) + torch.rand(count, generator=g)) / count
         t = (u**config.emphasis * len(sigmas)).long().clamp_max(len(sigmas) - 1)
         sigma = sigmas[t][:, None, None, None]
+        clean, ids, noise, t, sigma = map(draw.share, (clean, ids, noise, t, sigma))
         x = prediction.network_input(clean + sigma * noise, sigma)
         features, recalled = reader(ids)
         output = networks.unet(x.contiguous(memory_format=torch.channels_last), t, features)
@@ -147,8 +148,9 @@ def learn_to_read(config: Config, reader: Reader, bank: "Bank") -> Iterator[FitS
     training = Training(reader, config.text_fit)
     run = Run(config.out / "text", "latent-diffusion", config, training, config.save_every)
 
-    def loss(step: int) -> Tensor:
-        clean, ids = bank.batch(config.text_fit.batch, 0.0, step_generator(config.fit.seed, ~step))
+    def loss(draw: Draw) -> Tensor:
+        g = step_generator(config.fit.seed, ~draw.step)  # not the draws of the second stage
+        clean, ids = map(draw.share, bank.batch(config.text_fit.batch, 0.0, g))
         return (reader(ids)[1] - clean).square().mean()
 
     yield from run.steps(loss)
