@@ -5,6 +5,7 @@ Every byte is a token, so no text is unknown to a complete vocabulary.
 
 import functools
 import gzip
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -196,8 +197,8 @@ def _rules(token: AddedToken) -> dict[str, str | bool]:
 
 
 def _check_merges(vocab: Mapping[str, int], merges: Sequence[Merge]) -> None:
-    joined = [a + b for a, b in merges]
-    lacking = {part for pair in merges for part in pair}.union(joined).difference(vocab)
+    parts = itertools.chain.from_iterable(merges)
+    lacking = set(parts).union(map("".join, merges)).difference(vocab)
     if lacking:
         raise ValueError(
             f"vocabulary and merges do not fit together: no token {min(lacking)!r:.60}"
