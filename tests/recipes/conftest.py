@@ -1,4 +1,5 @@
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -25,4 +26,22 @@ def captioned(tmp_path_factory):
             Image.fromarray(pixels).save(folder / f"{i}.png")
             row = {"file_name": f"{i}.png", "text": name, "tags": ["shape", name.split()[0]]}
             index.write(json.dumps(row | {"skin_tone": i > 5}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """MNIST's four files with 240 and 60 images of ten shapes: digit d is a bar at the angle d."""
+    folder = tmp_path_factory.mktemp("digits")
+    y, x = np.mgrid[:28, :28] - 13.5
+    random = np.random.default_rng(0)
+    for part, count in (("train", 240), ("t10k", 60)):
+        labels = np.arange(count) % 10
+        angles = labels * (np.pi / 10) + random.normal(0, 0.02, count)
+        across = np.abs(x * np.cos(angles)[:, None, None] + y * np.sin(angles)[:, None, None])
+        bars = ((across < 2.5) & (x**2 + y**2 < 90)) * random.uniform(200, 256, (count, 1, 1))
+        for name, values in (("images-idx3", bars), ("labels-idx1", labels)):
+            header = struct.pack(f">{1 + values.ndim}I", 0x800 + values.ndim, *values.shape)
+            path = folder / f"{part}-{name}-ubyte"
+            path.write_bytes(header + values.astype(np.uint8).tobytes())
     return folder
