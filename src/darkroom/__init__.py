@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from darkroom.generation.generate import develop, generate
     from darkroom.generation.guidance import Guidance
     from darkroom.generation.image import ImageToImage
+    from darkroom.tracing import summary, trace
     from darkroom.weights.load import load
     from darkroom.weights.save import save
 
 __version__ = "0.1.0"
-__all__ = ["DarkroomError", "Guidance", "ImageToImage", "develop", "generate", "load", "save"]
+__all__ = [
+    "DarkroomError",
+    "Guidance",
+    "ImageToImage",
+    "develop",
+    "generate",
+    "load",
+    "save",
+    "summary",
+    "trace",
+]
 
 _HOMES = {
     "DarkroomError": "errors",
@@ -29,6 +40,8 @@ _HOMES = {
     "generate": "generation.generate",
     "load": "weights.load",
     "save": "weights.save",
+    "summary": "tracing",
+    "trace": "tracing",
 }
 
 
