@@ -25,7 +25,16 @@ MAX_BYTES = 256 << 20
 
 ImageLike = Image.Image | str | os.PathLike[str] | bytes
 
-__all__ = ["ImageError", "ImageLike", "grid", "open_image", "peek", "to_pictures", "to_tensor"]
+__all__ = [
+    "ImageError",
+    "ImageLike",
+    "grid",
+    "open_image",
+    "peek",
+    "to_pictures",
+    "to_rgb",
+    "to_tensor",
+]
 
 
 def peek(source: ImageLike) -> Image.Image:
@@ -70,18 +79,23 @@ def open_image(source: ImageLike) -> Image.Image:
             moves = picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False)
             if moves and not isinstance(source, Image.Image):
                 raise ImageError(f"{name}: is an animation; save one of its frames as a picture")
-            upright = ImageOps.exif_transpose(picture)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright)
-            if upright.mode.startswith(("I", "F")):
-                upright = _to_8_bits(upright)
-            return upright.convert("RGB")
+            return to_rgb(picture)
     except ImageError:
         raise
     except Exception as error:
         raise _damaged(name, error) from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Upright, 8 bits, three colours; transparency lies on white. Raises whatever Pillow does."""
+    upright = ImageOps.exif_transpose(picture)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright)
+    if upright.mode.startswith(("I", "F")):
+        upright = _to_8_bits(upright)
+    return upright.convert("RGB")
 
 
 def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> "Tensor":

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.errors import DataError
+from darkroom.images import MAX_PIXELS, to_rgb
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -106,19 +107,28 @@ def _labelled(
 
 
 def read_square(source: Path | io.BytesIO, size: int | None) -> np.ndarray:
-    """(size, size, 3) uint8: the shorter side scaled to ``size``, the middle of the longer one."""
+    """(size, size, 3) uint8: the shorter side scaled to ``size``, the middle of the longer one.
+
+    Upright as its EXIF says, transparency on white.
+
+    Raises:
+        DataError: not an image, damaged, or above ``images.MAX_PIXELS``.
+    """
     try:
         with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are too many")
             image.draft("RGB", (size, size)) if size else None
-            image = image.convert("RGB")
+            image = to_rgb(image)
             if size and image.size != (size, size):
                 side = min(image.size)
                 left, top = ((length - side) / 2 for length in image.size)
                 box = (left, top, left + side, top + side)
                 image = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
             return np.asarray(image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{source}: not readable as an image ({error})") from error
+    except Exception as error:  # Pillow's readers raise almost anything on damage
+        where = f"{source}: " if isinstance(source, Path) else ""
+        raise DataError(f"{where}not readable as an image ({error})") from error
 
 
 def _idx(folder: Path, name: str, dimensions: int) -> Tensor:
