@@ -9,7 +9,7 @@ from slow_bpe import SlowTokenizer, shipped
 
 from darkroom.errors import CheckpointError
 from darkroom.text.byte_pairs import BOS, EOS
-from darkroom.text.tokenizer import Tokenizer
+from darkroom.text.tokenizer import Tokenizer, _is_clips_own
 from darkroom.text.tokenizer_training import train_tokenizer
 
 CAPTIONS = [
@@ -280,7 +280,7 @@ def test_trained_vocabulary_opens_in_transformers(tmp_path):
 
 def test_trained_vocabulary_agrees_with_the_slow_statement():
     ours = train_tokenizer(CAPTIONS, 620)
-    slow = SlowTokenizer(ours.vocab, list(ours.merges))
+    slow = SlowTokenizer(ours.vocab, [tuple(m.split(" ")) for m in ours.merges])
     texts = [t for t in fuzz.strings(2000, seed=8) if fuzz.settled(t) and not fuzz.has_marker(t)]
     for text in [*CAPTIONS, *texts]:
         assert ours.encode(text) == slow.encode(text), text
@@ -290,7 +290,7 @@ def test_trained_vocabulary_agrees_with_the_slow_statement():
 def test_training_joins_the_most_frequent_pair_first():
     tokenizer = train_tokenizer(["ab"] * 3 + ["abc", "xyz xyz"], 600)
     # a+b</w> 3 times; then x+y and y+z</w> 2 times each, the first in the alphabet first
-    assert tokenizer.merges == (("a", "b</w>"), ("x", "y"), ("xy", "z</w>"))
+    assert tokenizer.merges == ("a b</w>", "x y", "xy z</w>")
     assert len(tokenizer) == 514 + 3
 
 
@@ -324,3 +324,13 @@ def test_bad_arguments():
         Tokenizer({"a": 0}, [])
     with pytest.raises(ValueError, match="need 3"):
         Tokenizer({BOS: 0, EOS: 1}, [], max_length=2)
+
+
+def test_clips_own_vocabulary_is_recognised_and_nothing_else_is():
+    """It is known to be sound, and is not checked pair by pair at every loading."""
+    own = Tokenizer.built_in()
+    assert _is_clips_own(own.vocab, own.merges)
+    assert not _is_clips_own(own.vocab, own.merges[:-1])
+    assert not _is_clips_own(own.vocab, (*own.merges[:-1], "a b"))
+    swapped = own.vocab | {"a</w>": own.vocab["b</w>"], "b</w>": own.vocab["a</w>"]}
+    assert not _is_clips_own(swapped, own.merges)

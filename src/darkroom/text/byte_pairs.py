@@ -11,7 +11,6 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 BOS = "<|startoftext|>"
 EOS = "<|endoftext|>"
 SUFFIX = "</w>"
-Merge = tuple[str, str]
 
 # Contractions, runs of letters, single digits, runs of anything else.
 _WORD = (
@@ -28,11 +27,11 @@ def byte_letters() -> dict[str, int]:
     return letters | {chr(256 + position): byte for position, byte in enumerate(others)}
 
 
-def clip_vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
-    """CLIP's numbering: bytes, bytes that end a word, one token a merge, then both markers."""
+def clip_vocabulary(merges: Iterable[str]) -> dict[str, int]:
+    """CLIP's numbering: bytes, bytes that end a word, one token a merge "a b", both markers."""
     letters = byte_letters()
     tokens = [*letters, *(letter + SUFFIX for letter in letters)]
-    tokens += [a + b for a, b in merges]
+    tokens += [merge.replace(" ", "") for merge in merges]
     distinct = dict.fromkeys([*tokens, BOS, EOS])  # two merges may spell one token
     return {token: number for number, token in enumerate(distinct)}
 

@@ -5,6 +5,7 @@ Every byte is a token, so no text is unknown to a complete vocabulary.
 
 import functools
 import gzip
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,6 @@ from darkroom.text.byte_pairs import (
     BOS,
     EOS,
     SUFFIX,
-    Merge,
     byte_letters,
     clip_vocabulary,
     encodable,
@@ -33,6 +33,8 @@ from darkroom.text.tokenizer_files import read_folder
 
 _VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # from open_clip_torch, MIT; see THIRD_PARTY.md
 _BUILT_IN_SIZE = 49408  # 256 bytes, 256 final bytes, 48,894 merges, two markers
+# SHA-256 of its tokens in order of id, then its merges, a line each
+_BUILT_IN_DIGEST = "5d827db2c026571b4380d244cf6012f0c5092b3b109d297c2e357a7ac598af06"
 
 
 class Tokenizer:
@@ -40,7 +42,7 @@ class Tokenizer:
 
     Args:
         vocab: Id of each token; it must hold the markers ``bos``, ``eos`` and ``pad``.
-        merges: Pairs of tokens in the order in which they are joined.
+        merges: Pairs of tokens, "a b", in the order in which they are joined.
         bos: Marker before the text.
         eos: Marker after the text; also what a character outside the vocabulary becomes.
         pad: Token that fills a chunk. Stable Diffusion 1 pads with ``eos``, OpenCLIP's towers with
@@ -55,7 +57,7 @@ class Tokenizer:
     def __init__(
         self,
         vocab: Mapping[str, int],
-        merges: Iterable[Merge],
+        merges: Iterable[str],
         *,
         bos: str | AddedToken = BOS,
         eos: str | AddedToken = EOS,
@@ -84,7 +86,7 @@ class Tokenizer:
     def _backend(
         self,
     ) -> Backend:  # 0.08 s for CLIP's vocabulary: at the first text, not at loading
-        return _backend(self.vocab, list(self.merges), list(self._markers), self._added)
+        return _backend(self.vocab, self.merges, list(self._markers), self._added)
 
     @classmethod
     def built_in(cls, pad: str = EOS) -> "Tokenizer":
@@ -173,7 +175,7 @@ class Tokenizer:
             "model_max_length": self.max_length,
             "tokenizer_class": "CLIPTokenizer",
         }
-        lines = "\n".join(f"{a} {b}" for a, b in self.merges)
+        lines = "\n".join(self.merges)
         files = {
             "vocab.json": json.dumps(self.vocab, ensure_ascii=False),
             "merges.txt": f"#version: 0.2\n{lines}\n",
@@ -196,27 +198,41 @@ def _rules(token: AddedToken) -> dict[str, str | bool]:
     }
 
 
-def _check_merges(vocab: Mapping[str, int], merges: Sequence[Merge]) -> None:
-    parts = itertools.chain.from_iterable(merges)
-    lacking = set(parts).union(map("".join, merges)).difference(vocab)
-    if lacking:
-        raise ValueError(
-            f"vocabulary and merges do not fit together: no token {min(lacking)!r:.60}"
-        )
+def _is_clips_own(vocab: Mapping[str, int], merges: Sequence[str]) -> bool:
+    """Nearly every checkpoint has OpenAI's vocabulary, which is known to fit its merges."""
+    if len(vocab) != _BUILT_IN_SIZE or list(vocab.values()) != list(range(_BUILT_IN_SIZE)):
+        return False
+    text = "\n".join(itertools.chain(vocab, merges))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() == _BUILT_IN_DIGEST
+
+
+def _check_merges(vocab: Mapping[str, int], merges: Sequence[str]) -> None:
+    """All strings at once: 49,000 small objects would take longer than all of a model's weights."""
+    if _is_clips_own(vocab, merges):
+        return
+    text = "\n".join(merges)
+    parts = text.replace(" ", "\n").split("\n") if merges else []
+    joined = text.replace(" ", "").split("\n") if merges else []
+    if len(parts) % 2 or list(map(str.__add__, parts[::2], parts[1::2])) != joined:
+        wrong = next(merge for merge in merges if len(merge.split(" ")) != 2)
+        raise ValueError(f"merge {wrong!r:.60} is not a pair of tokens")
+    if not all(map(vocab.__contains__, itertools.chain(parts, joined))):
+        lacking = min({*parts, *joined}.difference(vocab))
+        raise ValueError(f"vocabulary and merges do not fit together: no token {lacking!r:.60}")
     if max(vocab.values()) >= 1 << 32:
         raise ValueError("vocabulary and merges do not fit together: an id is over 32 bits")
 
 
 def _backend(
     vocab: dict[str, int],
-    merges: list[Merge],
+    merges: Sequence[str],
     markers: list[AddedToken],
     added: Sequence[AddedToken],
 ) -> Backend:
     try:
         model = BPE(
             vocab=vocab,
-            merges=merges,
+            merges=[(a, b) for a, b in (merge.split(" ") for merge in merges)],
             continuing_subword_prefix="",
             end_of_word_suffix=SUFFIX,
             unk_token=markers[1].content,
@@ -243,10 +259,5 @@ def _built_in(pad: str) -> Tokenizer:
     packed = resources.files("darkroom.text").joinpath(_VOCABULARY).read_bytes()
     lines = gzip.decompress(packed).decode().split("\n")
     count = _BUILT_IN_SIZE - 2 * 256 - 2
-    merges = [_pair(line) for line in lines[1 : count + 1]]  # the first line is a version
+    merges = lines[1 : count + 1]  # the first line is a version
     return Tokenizer(clip_vocabulary(merges), merges, pad=pad)
-
-
-def _pair(line: str) -> Merge:
-    first, _, second = line.partition(" ")
-    return first, second

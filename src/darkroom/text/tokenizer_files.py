@@ -4,15 +4,14 @@ Older folders hold ``vocab.json`` and ``merges.txt``, newer ones ``tokenizer.jso
 in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``, each optional.
 """
 
-import itertools
 import json
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from tokenizers import AddedToken
 
 from darkroom.errors import CheckpointError
-from darkroom.text.byte_pairs import BOS, EOS, SUFFIX, Merge
+from darkroom.text.byte_pairs import BOS, EOS, SUFFIX
 
 _DEFAULT_LENGTH = 77
 _LONGEST = 100_000  # transformers writes 1e30 for "no limit"
@@ -49,7 +48,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
     return {"vocab": vocab, "merges": merges, **markers, "max_length": int(length), "added": added}
 
 
-def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[str]]:
+    merges: Any
     whole = folder / "tokenizer.json"
     if whole.is_file():
         model = _object(whole).get("model")
@@ -72,21 +72,19 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[Merge]]:
         set(map(type, vocab.values())) <= {int} and min(vocab.values(), default=0) >= 0
     ):
         raise CheckpointError(f"{source}: the vocabulary must give a whole number for each token")
-    merges = merges if isinstance(merges, list) else [merges]
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    if not _are_pairs(pairs):
-        wrong = next(
-            merge for merge, pair in zip(merges, pairs, strict=True) if not _are_pairs([pair])
-        )
-        raise CheckpointError(f"{source}: merge {wrong!r:.60} is not a pair of tokens")
-    return vocab, [(first, second) for first, second in pairs]
+    if whole.is_file():
+        pairs = merges if isinstance(merges, list) else [merges]
+        return vocab, [_pair(pair, whole) for pair in pairs]
+    return vocab, merges
 
 
-def _are_pairs(values: list[Any]) -> TypeGuard[list[list[str]]]:
-    """Whether each is a list of two strings; 49,000 of them, at every loading."""
-    if not set(map(type, values)) <= {list} or not set(map(len, values)) <= {2}:
-        return False
-    return set(map(type, itertools.chain.from_iterable(values))) <= {str}
+def _pair(merge: object, source: Path) -> str:
+    """A merge of ``tokenizer.json``: "a b", or in newer files ["a", "b"]."""
+    if isinstance(merge, str):
+        return merge
+    if isinstance(merge, list) and len(merge) == 2 and all(isinstance(t, str) for t in merge):
+        return " ".join(merge)
+    raise CheckpointError(f"{source}: merge {merge!r:.60} is not a pair of tokens")
 
 
 def _merge_lines(path: Path) -> list[str]:
@@ -95,7 +93,7 @@ def _merge_lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not readable as text ({error})") from error
     first, *lines = text.replace("\r", "").split("\n")
-    return [line for line in ([] if first.startswith("#version") else [first]) + lines if line]
+    return list(filter(None, lines if first.startswith("#version") else [first, *lines]))
 
 
 def _object(path: Path) -> dict[str, Any]:

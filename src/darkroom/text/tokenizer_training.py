@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from darkroom.text.byte_pairs import (
     SUFFIX,
-    Merge,
     clip_vocabulary,
     encodable,
     normalizer,
@@ -15,6 +14,7 @@ from darkroom.text.byte_pairs import (
 )
 from darkroom.text.tokenizer import Tokenizer
 
+Pair = tuple[str, str]
 _FIXED = 2 * 256 + 2  # every byte inside and at the end of a word, and two markers
 
 
@@ -59,9 +59,9 @@ def _letters(word: str) -> list[str]:
     return [*word[:-1], word[-1] + SUFFIX]
 
 
-def _merges(words: list[list[str]], counts: list[int], limit: int, at_least: int) -> list[Merge]:
-    totals: collections.Counter[Merge] = collections.Counter()
-    homes: dict[Merge, set[int]] = collections.defaultdict(set)  # pair -> words that hold it
+def _merges(words: list[list[str]], counts: list[int], limit: int, at_least: int) -> list[str]:
+    totals: collections.Counter[Pair] = collections.Counter()
+    homes: dict[Pair, set[int]] = collections.defaultdict(set)  # pair -> words that hold it
     for index, word in enumerate(words):
         for pair in itertools.pairwise(word):
             totals[pair] += counts[index]
@@ -70,7 +70,7 @@ def _merges(words: list[list[str]], counts: list[int], limit: int, at_least: int
     queue = [(-total, pair) for pair, total in totals.items()]
     heapq.heapify(queue)
     made: set[str] = set()  # two pairs may spell one token, which counts once
-    merges: list[Merge] = []
+    merges: list[str] = []
     while queue and len(made) < limit:
         negative, pair = heapq.heappop(queue)
         if totals[pair] != -negative:
@@ -78,21 +78,21 @@ def _merges(words: list[list[str]], counts: list[int], limit: int, at_least: int
         if -negative < at_least:
             break
         made.add(pair[0] + pair[1])
-        merges.append(pair)
+        merges.append(" ".join(pair))
         for changed in _join(pair, words, counts, totals, homes):
             heapq.heappush(queue, (-totals[changed], changed))
     return merges
 
 
 def _join(
-    pair: Merge,
+    pair: Pair,
     words: list[list[str]],
     counts: list[int],
-    totals: collections.Counter[Merge],
-    homes: dict[Merge, set[int]],
-) -> set[Merge]:
+    totals: collections.Counter[Pair],
+    homes: dict[Pair, set[int]],
+) -> set[Pair]:
     """Replace ``pair`` by its token in every word; the pairs whose totals changed."""
-    changed: set[Merge] = set()
+    changed: set[Pair] = set()
     for index in homes.pop(pair):
         before = words[index]
         after = join_pair(before, pair)
@@ -108,7 +108,7 @@ def _join(
     return changed
 
 
-def join_pair(tokens: list[str], pair: Merge) -> list[str]:
+def join_pair(tokens: list[str], pair: Pair) -> list[str]:
     """``tokens`` with each occurrence of ``pair``, from the left, made one token."""
     joined: list[str] = []
     position = 0

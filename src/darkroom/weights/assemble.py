@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 
 from darkroom.errors import LayoutError
 
@@ -66,18 +67,28 @@ def assemble(
 @contextlib.contextmanager
 def on_meta() -> Iterator[None]:
     """Networks built inside have names and shapes, and no values."""
-    with torch.device("meta"), _Bare():
+    with _Bare():
         yield
 
 
 class _Bare(TorchFunctionMode):
-    """Leaves out the drawing of initial weights, which on the meta device is half of building."""
+    """Makes tensors on the meta device and draws no initial weights.
+
+    One mode, because every call inside pays for each: ``torch.device("meta")`` around it costs a
+    third more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.makers = _device_constructors()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init":
+        if func in self.makers:
+            kwargs.setdefault("device", "meta")
+        elif getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
 

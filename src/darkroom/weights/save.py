@@ -19,6 +19,9 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder
 from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.distilbert import DistilBert
+from darkroom.models.dual_encoder import DualEncoder
+from darkroom.models.resnet import ResNet
 from darkroom.models.tiny_autoencoder import TinyAutoencoder
 from darkroom.models.unconditional_unet import UnconditionalUNet
 from darkroom.models.unet import UNet
@@ -26,10 +29,14 @@ from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import configs
 from darkroom.weights.families import family_of
+from darkroom.weights.folder import class_of
 from darkroom.weights.layout import Layout
 from darkroom.weights.layouts import (
     autoencoder,
     clip_text,
+    distilbert,
+    dual_encoder,
+    resnet,
     single_file,
     tiny_autoencoder,
     unconditional_unet,
@@ -154,7 +161,7 @@ def _write_network(
         described = writer.describe(config)
         reverted = writer.layout(config).revert(state, config)
         known = {key: value for key, value in (extra or {}).items() if key in described}
-        entry = [writer.library, str(described.get("_class_name") or described["architectures"][0])]
+        entry = [writer.library, class_of(described)]
         description: dict[str, Any] = {**described, **known}
     except (ConfigError, LayoutError):
         entry = ["darkroom", f"darkroom.{kind.__name__}"]
@@ -200,6 +207,16 @@ WRITERS: Mapping[type, Writer] = {
         WEIGHTS,
         unconditional_unet.unconditional_unet_json,
         lambda _: unconditional_unet.DIFFUSERS,
+    ),
+    ResNet: Writer("timm", "model.safetensors", resnet.resnet_json, lambda _: resnet.TORCHVISION),
+    DistilBert: Writer(
+        "transformers",
+        "model.safetensors",
+        distilbert.distilbert_json,
+        lambda _: distilbert.TRANSFORMERS,
+    ),
+    DualEncoder: Writer(
+        "darkroom", "model.safetensors", dual_encoder.dual_encoder_json, lambda _: dual_encoder.BOOK
     ),
 }
 
@@ -255,7 +272,7 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         **markers,
         "vocab": tokenizer.vocab,
-        "merges": [list(pair) for pair in tokenizer.merges],
+        "merges": [merge.split(" ") for merge in tokenizer.merges],
         "max_length": tokenizer.max_length,
     }
 
@@ -267,14 +284,21 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         file.write((json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    whole: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> None:
     """Write a safetensors file tensor by tensor, atomically: no second copy of it in memory.
 
     Format: a little-endian 64-bit length, a JSON header padded to 8 bytes, the tensors.
+
+    Args:
+        whole: called with each tensor in the order of ``writing_order``, before it is written.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    start = 0
+    ordered, start = writing_order(tensors), 0
     for name in ordered:
         tensor = tensors[name]
         end = start + tensor.numel() * tensor.element_size()
@@ -291,8 +315,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     with atomic_write(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:
-            plain = tensors[name].detach().cpu().contiguous().reshape(-1)
+            plain = whole(tensors[name]).detach().cpu().contiguous().reshape(-1)
             file.write(plain.view(torch.uint8).numpy().data)
+
+
+def writing_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Of the names: by size of number, so that all are aligned, then by name."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 DTYPES = {

@@ -25,7 +25,7 @@ from darkroom.weights.files import Header, read_header, read_tensors
 from darkroom.weights.folder import CONFIGS, Target
 from darkroom.weights.inspect import report_of
 from darkroom.weights.layout import identify
-from darkroom.weights.layouts import autoencoder
+from darkroom.weights.layouts import alone, autoencoder
 from darkroom.weights.layouts import single_file as layouts
 
 OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
@@ -192,7 +192,7 @@ WHAT_TO_DO = {
 
 
 def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
-    """An autoencoder alone; anything else is an error that says what the file is.
+    """One network alone; anything else is an error that says what the file is.
 
     Raises:
         CheckpointError: naming the kind, the base, and what to do with such a file.
@@ -209,6 +209,20 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
         return assemble(
             Autoencoder, config, converted, target.dtype, target.device, release(tensors)
         )
+    if report.kind in alone.ALONE:
+        tensors, row = read_tensors(path), alone.ALONE[report.kind]
+        try:
+            config, converted = alone.read(tensors, row)
+            return assemble(
+                row.layout.model,
+                config,
+                converted,
+                target.dtype,
+                target.device,
+                release(tensors),
+            )
+        except LayoutError as error:
+            raise LayoutError(f"{path}: {error}") from None
     base = f" for {report.base}" if report.base else ""
     advice = WHAT_TO_DO.get(report.kind, "a checkpoint holds U-Net, autoencoder and text tower")
     kind = "file of no known kind" if report.kind == "unknown" else report.kind
@@ -290,7 +304,7 @@ def _tokenizer(data: Mapping[str, Any]) -> Tokenizer:
         return Tokenizer.built_in(data["pad"])
     return Tokenizer(
         data["vocab"],
-        [(a, b) for a, b in data["merges"]],
+        [f"{a} {b}" for a, b in data["merges"]],
         bos=data["bos"],
         eos=data["eos"],
         pad=data["pad"],

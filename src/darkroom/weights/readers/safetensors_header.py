@@ -105,24 +105,27 @@ def _whole(value: Any) -> bool:
 
 
 def _span(name: str, entry: Any, begin: int) -> Span:
-    where = f"its tensor {printable(name, 40)!r}"
-    if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise Fault(f"{where} is described wrongly", AGAIN)
+    if type(entry) is not dict or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _fault(name, "is described wrongly")
     shape, offsets = entry["shape"], entry["data_offsets"]
     dtype = DTYPES.get(entry["dtype"]) if type(entry["dtype"]) is str else None
     if dtype is None:
         kind = printable(str(entry["dtype"])[:40], 20)
-        raise Fault(f"{where} has the unknown dtype {kind!r}", "ask for float16 or float32")
+        raise _fault(name, f"has the unknown dtype {kind!r}", "ask for float16 or float32")
     if type(shape) is not list or len(shape) > 32 or not all(map(_whole, shape)):
-        raise Fault(f"{where} has an impossible shape", AGAIN)
+        raise _fault(name, "has an impossible shape")
     if type(offsets) is not list or len(offsets) != 2 or not all(map(_whole, offsets)):
-        raise Fault(f"{where} has impossible offsets", AGAIN)
+        raise _fault(name, "has impossible offsets")
     size = ITEM_SIZE[dtype]
     for length in shape:
         size *= length
     if offsets[1] - offsets[0] != size:
-        raise Fault(f"{where} has a shape that does not fit its bytes", AGAIN)
+        raise _fault(name, "has a shape that does not fit its bytes")
     return Span(dtype, tuple(shape), begin + offsets[0], size)
+
+
+def _fault(name: str, what: str, remedy: str = AGAIN) -> Fault:
+    return Fault(f"its tensor {printable(name, 40)!r} {what}", remedy)
 
 
 def _check_coverage(spans: dict[str, Span], begin: int, end: int) -> None:
