@@ -55,6 +55,7 @@ THROUGH = {
     "darkroom.training.data.pictures": "training/data/test_shards.py",
     "darkroom.training.distributed": "training/test_fit.py",
     "darkroom.training.saving": "recipes/test_recipes.py",
+    "darkroom.training.sharding": "training/test_distributed.py",
     "darkroom.weights.assemble": "weights/test_load_folder.py",
     "darkroom.weights.configs": "weights/test_load_folder.py",
     "darkroom.weights.families": "weights/test_load_file.py",

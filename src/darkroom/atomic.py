@@ -34,6 +34,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def remove_unfinished(folder: str | os.PathLike[str]) -> list[str]:
+    """Delete what killed writers have left in ``folder``; returns the names.
+
+    For a folder that nobody else is writing to.
+    """
+    left = [path for path in Path(folder).glob(".*.part") if path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return sorted(path.name for path in left)
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make a rename in ``folder`` durable, where the system can."""
     if os.name != "posix":
