@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-RECIPES = ("autoencoder", "digit_classifier", "latent_diffusion")
+RECIPES = ("autoencoder", "digit_classifier", "latent_diffusion", "mnist", "pixel_diffusion")
 
 
 def run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from darkroom.models.digit_classifier import DigitClassifier, DigitClassifierCon
 from darkroom.recipes.runs import Run
 from darkroom.training.data import Images, idx
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training
+from darkroom.training.frechet import frechet_distance
 from darkroom.training.saving import read_state
 
 
@@ -45,13 +46,11 @@ def train(config: Config) -> Iterator[FitStep]:
         images = shifted(sized(digits.pixels[index], g), config.shift, g)
         return F.cross_entropy(model(draw.share(images)), draw.share(labels[index]))
 
-    accuracy = 0.0
     for step in run.steps(loss):
         if run.due(config.evaluate_every):
-            accuracy = share_read(model, held_out)
-            run.note(accuracy=accuracy)
+            run.note(accuracy=share_read(model, held_out))
         yield step
-    run.text(f"{accuracy:.2%} of {len(held_out):,} test digits are read right.")
+    run.text(f"{share_read(model, held_out):.2%} of {len(held_out):,} test digits are read right.")
     run.finish(classifier=model)
 
 
@@ -108,6 +107,37 @@ def share_read(model: DigitClassifier, images: Images) -> float:
     """The fraction of labelled digits that is read right."""
     digits, _ = read(model, images.pixels.float() / 255)
     return (digits == _labels(images)).double().mean().item()
+
+
+def judge(
+    model: DigitClassifier, drawn: Tensor, wanted: Tensor | None, real: Images, held_out: Images
+) -> dict[str, float]:
+    """What a reader makes of drawn digits, beside what it makes of real ones.
+
+    Args:
+        drawn: (N, 1, H, W) in [0, 1], of the size of the real ones.
+        wanted: (N,) the digits that were asked for, if any were.
+        real: what was learned from; N of them are set against the held-out ones, as the drawn are.
+        held_out: what the features of drawn digits are compared with.
+
+    Returns:
+        ``read_as_asked`` (a fraction), ``digits_drawn`` (how many of the ten appear), and the
+        Frechet distances ``frechet``, ``frechet_real`` (of N real ones, drawn at random) and
+        ``frechet_halves`` (of the held-out ones' halves).
+    """
+    digits, features = read(model, drawn)
+    _, reference = read(model, held_out.pixels.float() / 255)
+    chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[: len(drawn)]
+    _, as_many = read(model, real.pixels[chosen].float() / 255)
+    mixed = torch.randperm(len(reference), generator=torch.Generator().manual_seed(0))
+    half, other = reference[mixed].chunk(2)
+    found = {} if wanted is None else {"read_as_asked": (digits == wanted).double().mean().item()}
+    return found | {
+        "digits_drawn": len(digits.unique()),
+        "frechet": frechet_distance(features, reference),
+        "frechet_real": frechet_distance(as_many, reference),
+        "frechet_halves": frechet_distance(half, other),
+    }
 
 
 def _labels(images: Images) -> Tensor:
