@@ -1,14 +1,21 @@
 """ResNet against transformers' and timm's: sizes, names, outputs, training."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import darkroom as dr
 import oracles
+from darkroom.errors import CheckpointError, LayoutError
 from darkroom.models.resnet import RESNET50, RESNET101, RESNET152, ResNet, ResNetConfig
-from darkroom.weights.layouts.resnet import TORCHVISION
+from darkroom.weights.inspect import inspect
+from darkroom.weights.layouts.resnet import TORCHVISION, resnet_config, resnet_json
+from darkroom.weights.save import save
+from vectors.timm_resnet50 import images, random_state
 
 TINY = ResNetConfig(channels=8, blocks=(2, 1, 2, 1))
 THEIRS = {  # transformers' names inside a block
@@ -130,3 +137,136 @@ def test_classifier() -> None:
     pooled = model.stages(x)[-1].mean(dim=(2, 3))
     assert model.classifier is not None
     torch.testing.assert_close(model(x), model.classifier(pooled))
+
+
+# --- timm
+
+
+@pytest.fixture(scope="module")
+def timm() -> dict:
+    """What timm's resnet50 did with the weights of ``random_state``."""
+    path = Path(__file__).parents[1] / "vectors" / "timm_resnet50.json"
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_equal_to_timm(timm: dict) -> None:
+    state = random_state({name: tuple(shape) for name, shape in timm["shapes"].items()})
+    model = ResNet(RESNET50).eval()
+    model.load_state_dict(TORCHVISION.convert(state, RESNET50))
+    back = TORCHVISION.revert(model.state_dict(), RESNET50)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    expected = torch.tensor(timm["output"])
+    with torch.no_grad():
+        actual = model(images())[:, ::8]
+    assert oracles.largest(actual, expected) < 1e-5 * expected.abs().max()
+    with torch.no_grad():
+        model.train()(images())
+    moved = TORCHVISION.revert(model.state_dict(), RESNET50)
+    for name, values in timm["moved"].items():
+        other = torch.tensor(values)
+        assert oracles.largest(moved[name][:4], other) < 1e-5 * other.abs().max(), name
+        assert oracles.largest(state[name][:4], other) > 1e-3
+    assert moved["layer4.2.bn3.num_batches_tracked"] == 8
+
+
+# --- configs and files
+
+PUBLISHED = json.loads("""{
+  "architecture": "resnet50", "num_classes": 1000, "num_features": 2048,
+  "pretrained_cfg": {"tag": "a1_in1k", "input_size": [3, 224, 224], "pool_size": [7, 7],
+    "mean": [0.485, 0.456, 0.406], "first_conv": "conv1", "classifier": "fc"}
+}""")  # timm/resnet50.a1_in1k
+
+
+def test_configs() -> None:
+    assert resnet_config(PUBLISHED) == replace(RESNET50, classes=1000)
+    for config in (RESNET50, replace(RESNET152, classes=7)):
+        assert resnet_config(json.loads(json.dumps(resnet_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("architecture", "resnet18", "resnet18' is not supported, expected resnet50 or"),
+        ("global_pool", "max", "global_pool = 'max'"),
+        ("num_clases", 3, "did you mean .num_classes"),
+        ("model_args", {"stem_width": 32}, "model_args"),
+    ],
+)
+def test_strict_configs(key: str, value: object, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        resnet_config({**PUBLISHED, key: value})
+
+
+def tiny_state(config: ResNetConfig) -> dict[str, Tensor]:
+    return TORCHVISION.revert(randomize(ResNet(config)).state_dict(), config)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_of_torchvision(classes: int, prefix: str, tmp_path) -> None:
+    """The files of 2017 have no counters."""
+    config = replace(TINY, classes=classes)
+    state = tiny_state(config)
+    old = {f"{prefix}{k}": t for k, t in state.items() if "num_batches_tracked" not in k}
+    path = tmp_path / "resnet.pth"
+    torch.save(old, path)
+    model = dr.load(path, device="cpu")
+    assert isinstance(model, ResNet)
+    assert model.config == config
+    assert not model.training
+    assert torch.equal(
+        model.stage[3][0].skip[1].running_var, state["layer4.0.downsample.1.running_var"]
+    )
+    assert model.norm.num_batches_tracked == 0
+    report = inspect(path)
+    assert (report.kind, report.unknown_count) == ("ResNet", 0)
+    assert report.details["classes"] == classes
+
+
+def test_the_file_of_resnet50(tmp_path) -> None:
+    with torch.device("meta"):
+        state = TORCHVISION.revert(ResNet(RESNET50).state_dict(), RESNET50)
+    path = tmp_path / "resnet50.pth"
+    torch.save({k: torch.zeros((), dtype=t.dtype).expand(t.shape) for k, t in state.items()}, path)
+    assert inspect(path).details == {"size": "ResNet-50", "classes": 0}
+    assert dr.load(path, device="cpu").config == RESNET50
+
+
+def test_other_networks_are_refused(tmp_path) -> None:
+    state = tiny_state(TINY)
+    path = tmp_path / "resnext.pth"
+    torch.save({**state, "layer1.0.conv2.weight": torch.zeros(8, 1, 3, 3)}, path)
+    with pytest.raises(LayoutError, match=r"resnext\.pth.*conv2\.weight has shape \(8, 1, 3, 3\)"):
+        dr.load(path)
+    torch.save({**state, "layer1.0.se.fc1.weight": torch.zeros(8)}, path)
+    with pytest.raises(LayoutError, match=r"not in this layout.*layer1\.0\.se\.fc1"):
+        dr.load(path)
+    torch.save({k: t for k, t in state.items() if "layer4.0.bn2" not in k}, path)
+    with pytest.raises(LayoutError, match=r"missing.*stage\.3\.0\.norm2"):
+        dr.load(path)
+    basic = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv1.weight": (64, 64, 3, 3)}
+    basic |= {"layer4.0.conv1.weight": (512, 256, 3, 3)}
+    torch.save({name: torch.zeros(shape) for name, shape in basic.items()}, path)
+    with pytest.raises(CheckpointError, match="image classifier"):
+        dr.load(path)
+
+
+@torch.no_grad()
+def test_a_folder_of_timm(tmp_path) -> None:
+    config = replace(RESNET50, classes=3)
+    model = ResNet(config).eval()
+    save(model, tmp_path / "resnet50")
+    data = json.loads((tmp_path / "resnet50" / "config.json").read_text())
+    assert (data["architecture"], data["num_classes"]) == ("resnet50", 3)
+    again = dr.load(tmp_path / "resnet50", device="cpu")
+    assert again.config == config
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(again(x), model(x))
+    assert inspect(tmp_path / "resnet50").kind == "ResNet"
+
+
+def test_sizes_that_timm_lacks(tmp_path) -> None:
+    save(ResNet(TINY), tmp_path / "tiny")
+    assert dr.load(tmp_path / "tiny", device="cpu").config == TINY

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
+from darkroom.models.distilbert import DistilBert, DistilBertConfig
+from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
+from darkroom.models.resnet import ResNet, ResNetConfig
 from darkroom.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from darkroom.models.unconditional_unet import UnconditionalUNet, UnconditionalUNetConfig
 from darkroom.models.unet import UNet, UNetConfig
@@ -28,6 +32,9 @@ from darkroom.weights.layout import Layout, convert
 from darkroom.weights.layouts import (
     autoencoder,
     clip_text,
+    distilbert,
+    dual_encoder,
+    resnet,
     tiny_autoencoder,
     unconditional_unet,
     unet,
@@ -44,6 +51,9 @@ ASIDE = {
 CONFIGS: Mapping[type[nn.Module], type] = {
     Autoencoder: AutoencoderConfig,
     ClipTextModel: TextConfig,
+    DistilBert: DistilBertConfig,
+    DualEncoder: DualEncoderConfig,
+    ResNet: ResNetConfig,
     TinyAutoencoder: TinyAutoencoderConfig,
     UNet: UNetConfig,
     UnconditionalUNet: UnconditionalUNetConfig,
@@ -109,8 +119,19 @@ SINGLE: Mapping[str, Single] = {
     "CLIPTextModelWithProjection": Single(
         ClipTextModel, configs.text_config, clip_text.HUGGINGFACE
     ),
+    **dict.fromkeys(
+        ("DistilBertModel", "DistilBertForMaskedLM"),
+        Single(DistilBert, distilbert.distilbert_config, distilbert.TRANSFORMERS),
+    ),
+    **dict.fromkeys(
+        resnet.PRESETS, Single(ResNet, resnet.resnet_config, resnet.TORCHVISION)
+    ),  # timm's names of architectures
 }
-OURS = {f"darkroom.{row.model.__name__}": row for row in SINGLE.values()}
+OURS = {f"darkroom.{row.model.__name__}": row for row in SINGLE.values()} | {
+    "darkroom.DualEncoder": Single(
+        DualEncoder, partial(from_dict, DualEncoderConfig), dual_encoder.BOOK
+    )
+}
 
 
 @dataclass
@@ -332,9 +353,9 @@ def parts_of(index: Json, folder: Path) -> dict[str, str]:
 
 
 def class_of(config: Json) -> str:
-    """The class that a config.json says it is of, or an empty string."""
-    names = config.get("_class_name") or config.get("architectures") or ""
-    return str(names[0] if isinstance(names, list) else names)
+    """The class (timm: the architecture) that a config.json says it is of, or nothing."""
+    names = config.get("_class_name") or config.get("architectures") or config.get("architecture")
+    return str(names[0] if isinstance(names, list) else names or "")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -123,6 +123,13 @@ def particulars(rule: Rule, tensors: Tensors, names: Names) -> dict[str, Any]:
         name := names.first("embeddings.token_embedding.weight")
     ):
         return {"width": tensors[name].shape[1]}
+    if rule.kind == "ResNet":
+        convolutions = (".conv1.weight", ".conv2.weight", ".conv3.weight")
+        layers = 2 + sum(name.endswith(convolutions) for name in names.all)
+        classes = tensors["fc.bias"].count if "fc.bias" in tensors else 0
+        return {"size": f"ResNet-{layers}", "classes": classes}
+    if rule.kind == "DistilBERT" and (name := names.first("sa_layer_norm.bias")):
+        return {"width": tensors[name].count}
     return {}
 
 

@@ -199,5 +199,11 @@ RULES: tuple[Rule, ...] = (
     Rule("upscaler", "ESRGAN", ("^model.0.weight$", "^model.1.sub.0.")),
     Rule("upscaler", "Real-ESRGAN", ("^conv_first.weight$", "^body.0.rdb1.")),
     Rule("upscaler", "Real-ESRGAN compact", ("^body.0.weight$", "^body.1.weight$", "^body.2.")),
+    Rule(
+        "ResNet",
+        "timm, torchvision",
+        ("^conv1.weight$", "^bn1.weight$", "^layer1.0.conv3.weight$", "^layer1.0.downsample.0."),
+        known=("conv1.", "bn1.", "layer", "fc."),
+    ),
     Rule("image classifier", "ResNet", ("layer1.0.conv1.weight$", "layer4.0.conv1.weight$")),
 )  # fmt: skip
