@@ -89,6 +89,30 @@ def test_inspect_needs_no_torch(model_folder):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_inspect_layers(darkroom, model_folder):
+    ended = darkroom("inspect", model_folder, "--layers", "--depth", "1", "--size", "64x128")
+    assert ended.code == 0
+    assert "autoencoder, decoding" in ended.out
+    assert "1x3x128x64" in ended.out
+    plain = darkroom("inspect", "mnist", "--layers", "--depth", "1", "--json").answer
+    (network,) = plain["networks"]
+    blocks = {block["name"]: block for block in network["blocks"]}
+    assert blocks["down"]["parameters"] == 1_827_968
+    assert blocks[""]["inputs"] == [[1, 1, 32, 32], [1]]
+    assert blocks[""]["flops"] > 1e9
+
+
+def test_inspect_layers_errors(darkroom):
+    ended = darkroom("inspect", "mnsit", "--layers")
+    assert ended.code == 3
+    assert "did you mean 'mnist'?" in ended.error
+    assert "sdxl-turbo" in ended.error
+    assert darkroom("inspect", "mnist").code == 3  # without --layers it is no file
+    ended = darkroom("inspect", "mnist", "--depth", "2")
+    assert ended.code == 2
+    assert "--depth: goes with --layers" in ended.error
+
+
 def test_doctor(darkroom, monkeypatch):
     for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "LD_PRELOAD"):
         monkeypatch.delenv(name, raising=False)

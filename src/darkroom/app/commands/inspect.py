@@ -5,15 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom.app.outcome import EXIT_CODES, Answer
+from darkroom.app import values
+from darkroom.app.outcome import EXIT_CODES, Answer, usage
 from darkroom.app.output import SUFFIXES
-from darkroom.app.terminal import bytes_text, table
+from darkroom.app.terminal import bytes_text, show, table, waiting
 
 EXAMPLES = """Examples:
 
 darkroom inspect v1-5-pruned-emaonly.safetensors
 
 darkroom inspect pictures/00001-a-red-apple-1.png --json
+
+darkroom inspect sdxl --layers --depth 2 --size 1024x768
 """
 
 
@@ -27,15 +30,36 @@ def inspect(
     path: Annotated[
         str, typer.Argument(metavar="FILE|FOLDER|PICTURE|NAME", help="What to look at.")
     ],
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Every block: shapes, parameters, FLOPs. Also of sd15, sdxl, mnist, ...",
+        ),
+    ] = False,
+    depth: Annotated[
+        int | None, typer.Option(min=0, show_default="4", help="With --layers: how deep to look.")
+    ] = None,
+    size: Annotated[
+        Any,
+        typer.Option(
+            parser=values.size, metavar="WxH", help="With --layers: the picture. Default: usual."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Say what a file is, from its header alone; or how a picture was drawn.
 
-    Nothing is loaded and no code in the file runs.
+    No weight is read and no code in the file runs.
     """
     from darkroom.weights.inspect import inspect as inspect_path
 
     answer: Answer = ctx.obj
+    if layers:
+        answer.fields |= _layers(path, 4 if depth is None else depth, size, not json)
+        return
+    if depth is not None or size is not None:
+        raise usage("goes with --layers", "--depth" if depth is not None else "--size")
     place = _place(path)
     answer.fields |= inspect_path(place).summary()
     if place.suffix.lower() in SUFFIXES and place.is_file():
@@ -59,6 +83,44 @@ def _place(path: str) -> Path:
     raise ModelNotFoundError(
         f"{path}: no such file, folder or model{did_you_mean(path, models)}; check the path"
     )
+
+
+def _layers(name: str, depth: int, size: tuple[int, int] | None, print_it: bool) -> dict[str, Any]:
+    """Every network of a model as a tree; ``name`` may be an architecture without a file."""
+    from darkroom.errors import ModelNotFoundError
+    from darkroom.names import did_you_mean
+    from darkroom.weights.inspect.layers import architectures, networks_called, networks_of
+
+    with waiting(f"looking into {name}"):
+        try:
+            networks = networks_of(_place(name), size)
+        except ModelNotFoundError as error:
+            networks = networks_called(name, size)
+            if networks is None:
+                known = architectures()
+                raise ModelNotFoundError(
+                    f"{error}, or name an architecture ({', '.join(known)})"
+                    f"{did_you_mean(name, known)}"
+                ) from None
+    parts = []
+    for network in networks:
+        found = network.trace(depth)
+        parts.append({"part": network.part, "blocks": [_plain(block) for block in found]})
+        if print_it:
+            show(f"{network.part}\n{found}\n")
+    return {"networks": parts}
+
+
+def _plain(block: Any) -> dict[str, Any]:
+    return {
+        "name": block.name,
+        "class": block.kind,
+        "inputs": [value.shape for value in block.inputs],
+        "outputs": [value.shape for value in block.outputs],
+        "parameters": block.parameters,
+        "flops": block.flops,
+        "calls": block.calls,
+    }
 
 
 def _parameters(picture: Path, answer: Answer) -> dict[str, Any] | None:
