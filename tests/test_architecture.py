@@ -52,6 +52,7 @@ THROUGH = {
     "darkroom.training.captions": "recipes/test_recipes.py",
     "darkroom.training.data.captioned": "recipes/test_recipes.py",
     "darkroom.training.data.labelled": "training/data/test_labelled.py",
+    "darkroom.training.data.opening": "training/data/test_opening.py",
     "darkroom.training.data.pictures": "training/data/test_shards.py",
     "darkroom.training.distributed": "training/test_fit.py",
     "darkroom.training.saving": "recipes/test_recipes.py",

@@ -53,11 +53,15 @@ def from_toml(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> 
     Raises:
         ConfigError: when the file is missing, is no TOML, or does not fit ``cls``.
     """
+    return from_dict(cls, amended(read_toml(path), overrides), str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The table that a TOML file holds. Raises ConfigError when it is missing, or no TOML."""
     try:
-        data = tomllib.loads(_text(path))
+        return tomllib.loads(_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    return from_dict(cls, amended(data, overrides), str(path))
 
 
 def from_json(cls: type[T], path: str | Path) -> T:

@@ -165,10 +165,10 @@ def test_a_wrong_file_is_refused_at_the_call(captioned, tmp_path, change, messag
 
 
 def test_a_folder_without_metadata_is_refused(tmp_path):
-    from darkroom.errors import CheckpointError
+    from darkroom.errors import DataError
 
     path = write(tmp_path, AUTOENCODER, data=tmp_path, out=tmp_path / "run", steps=1)
-    with pytest.raises(CheckpointError, match="metadata.jsonl"):
+    with pytest.raises(DataError, match="no data set that is known here"):
         next(run(path))
 
 

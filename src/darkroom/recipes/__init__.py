@@ -1,34 +1,70 @@
 """Training recipes, one page each; ``run`` starts the one that a TOML file names."""
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-RECIPES = ("autoencoder", "digit_classifier", "latent_diffusion", "mnist", "pixel_diffusion")
+if TYPE_CHECKING:
+    from darkroom.recipes.running.planning import Plan
+
+RECIPES = (
+    "autoencoder",
+    "digit_classifier",
+    "latent_diffusion",
+    "mnist",
+    "pixel_diffusion",
+    "segmentation",
+)
 
 
-def run(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Iterator[Any]:
+def run(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
+) -> Iterator[Any]:
     """Train what a TOML file describes; yields one ``FitStep`` per optimizer step.
 
     Args:
         path: the TOML file; its ``recipe`` names a module of this package.
         overrides: top-level fields to replace, such as ``{"data": ..., "out": ...}``.
+        assignments: any fields to replace, such as ``["fit.steps=100"]``; these come last.
 
     Raises:
         ConfigError: at the call, if the file or a field is not as the recipe wants it.
     """
+    recipe, config = read(path, overrides, assignments)
+    return recipe.train(config)
+
+
+def plan(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
+) -> "Plan":
+    """What ``run`` would do and cost: measured, nothing trained, nothing left on the disk.
+
+    A recipe whose training loops are not one for each ``FitOptions`` of its configuration says how
+    many they are: ``stages(config) -> int``.
+
+    Raises:
+        DarkroomError: whatever would keep ``run`` from its first step.
+    """
+    from darkroom.recipes.running import planning
+
+    recipe, config = read(path, overrides, assignments)
+    stages = recipe.stages(config) if hasattr(recipe, "stages") else None
+    return planning.plan(recipe.train, config, stages)
+
+
+def read(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
+) -> tuple[ModuleType, Any]:
+    """The recipe that a TOML file names, and its configuration. Raises as ``run`` does."""
     import importlib
 
-    from darkroom.config import from_dict
+    from darkroom.config import amended, from_dict, read_toml
     from darkroom.errors import ConfigError
 
-    try:
-        table = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    table = amended({**read_toml(path), **(overrides or {})}, assignments)
     name = str(table.pop("recipe", "")).replace("-", "_")
     if name not in RECIPES:
         raise ConfigError(f"{path}: recipe is {name!r}; expected one of {', '.join(RECIPES)}")
     recipe = importlib.import_module(f"darkroom.recipes.{name}")
-    return recipe.train(from_dict(recipe.Config, {**table, **(overrides or {})}))
+    return recipe, from_dict(recipe.Config, table, str(path))

@@ -1,6 +1,23 @@
 """Readers of data sets: folders, tars, and the files that well-known sets come in."""
 
-from darkroom.training.data.captioned import CaptionedPictures, image_folder
+from darkroom.training.data.camvid import Scenes, camvid
+from darkroom.training.data.captioned import CaptionedPictures, captioned_pictures, image_folder
+from darkroom.training.data.flickr8k import flickr8k
 from darkroom.training.data.labelled import Images, class_folders, class_tar, idx
+from darkroom.training.data.opening import open_data
+from darkroom.training.data.pictures import Pictures
 
-__all__ = ["CaptionedPictures", "Images", "class_folders", "class_tar", "idx", "image_folder"]
+__all__ = [
+    "CaptionedPictures",
+    "Images",
+    "Pictures",
+    "Scenes",
+    "camvid",
+    "captioned_pictures",
+    "class_folders",
+    "class_tar",
+    "flickr8k",
+    "idx",
+    "image_folder",
+    "open_data",
+]
