@@ -31,6 +31,7 @@ THROUGH = {
     "darkroom.app.doctor": "app/test_app_verbs.py",
     "darkroom.app.drawing": "app/test_app_generate.py",
     "darkroom.app.found": "app/test_app_generate.py",
+    "darkroom.app.planned": "app/test_app_verbs.py",
     "darkroom.app.request": "app/test_app_generate.py",
     "darkroom.app.session": "app/test_app_generate.py",
     "darkroom.app.timing": "app/test_app_verbs.py",

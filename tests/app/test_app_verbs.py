@@ -182,12 +182,44 @@ def test_train(darkroom, recipe):
     assert "already trained to its end" in again.err
 
 
-def test_train_elsewhere_and_dry(darkroom, recipe):
-    ended = darkroom("train", recipe, "--dry-run")
-    assert ended.code == 0
-    assert not Path("run").exists()
+def test_train_elsewhere(darkroom, recipe):
     assert darkroom("train", recipe, "--out", "other").code == 0
     assert Path("other").is_dir()
+    assert not Path("run").exists()
+
+
+def test_dry_run(darkroom, recipe):
+    ended = darkroom("train", recipe, "--dry-run", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["data"][0]["items"] == 4
+    (stage,) = ended.answer["stages"]
+    assert stage["steps"] == 12
+    assert stage["memory"] > 12 * stage["trained"]
+    assert stage["seconds"] > 0
+    told = darkroom("train", recipe, "--dry-run", "--set", "fit.steps=7")
+    lines = dict(line.split("\t") for line in told.out.splitlines()[1:])
+    assert lines["steps"] == "7 of 2 samples"
+    assert "Adam" in lines["memory"]
+    assert "imagefolder" in lines["data"]
+    assert "measured" in lines["time"]
+    assert not Path("run").exists()
+
+
+def test_set(darkroom, recipe):
+    ended = darkroom("train", recipe, "--set", "fit.steps=3", "--set", "out=there", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["steps"] == 3
+    assert Path("there").is_dir()
+    assert darkroom("train", recipe, "--set", "fit.stepz=3").code == 2
+    assert "name=value" in darkroom("train", recipe, "--set", "fit.steps").error
+
+
+def test_train_without_data(darkroom, recipe):
+    Path("shapes/metadata.jsonl").write_text("")
+    for extra in ((), ("--dry-run",)):
+        ended = darkroom("train", recipe, *extra)
+        assert ended.code == 3
+        assert "no pictures" in ended.error
     assert not Path("run").exists()
 
 
@@ -202,8 +234,8 @@ def test_train_with_a_bad_recipe(darkroom, recipe):
 
 def test_recipes_that_ship_are_known_by_name(darkroom):
     ended = darkroom("train", "emoji.toml", "--dry-run", "--json")
-    assert ended.code == 0, ended.err
-    assert ended.answer["dry_run"] is True
+    assert ended.code == 3
+    assert "noto-emoji" in ended.error  # the data, which is not here
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(darkroom, recipe):

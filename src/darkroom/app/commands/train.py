@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom.app import values
+from darkroom.app import planned, values
 from darkroom.app.outcome import EXIT_CODES, Answer
 from darkroom.app.progress import Progress
-from darkroom.app.terminal import say, seconds_text
+from darkroom.app.terminal import say, seconds_text, waiting
 
 EXAMPLES = """Examples:
 
 darkroom train emoji.toml --data noto-emoji --out runs/emoji
 
 darkroom train my-recipe.toml --dry-run
+
+darkroom train my-recipe.toml --set fit.steps=100 --set fit.lr=3e-4
 """
 
 
@@ -38,8 +40,18 @@ def train(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to, over what the file says.")
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any field, over what the file says: fit.steps=100."
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the file; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what there is and what it would cost, by three steps that are thrown away.",
+        ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -54,14 +66,17 @@ def train(
     values.existing(path, "file")
     overrides = {"data": data, "out": out}
     given = {name: str(value) for name, value in overrides.items() if value is not None}
-    steps = recipes.run(path, given)
     answer: Answer = ctx.obj
     answer.fields["config"] = str(path)
     if dry_run:
-        close(steps)
-        answer.fields["dry_run"] = True
-        say(f"{path} is in order; nothing was trained (--dry-run)")
+        with waiting("measuring three steps of each training loop"):
+            plan = recipes.plan(path, given, changes or ())
+        answer.fields |= {"dry_run": True} | planned.fields(plan)
+        if not json:
+            planned.show(plan, config.name)
+        say("nothing was trained (--dry-run)")
         return
+    steps = recipes.run(path, given, changes or ())
     watch(steps, answer, config.name)
 
 
