@@ -14,7 +14,15 @@ import torch
 from PIL import Image
 
 from darkroom.errors import DarkroomError
-from darkroom.images import ImageError, grid, open_image, peek, to_pictures, to_tensor
+from darkroom.images import (
+    ImageError,
+    grid,
+    labelled_grid,
+    open_image,
+    peek,
+    to_pictures,
+    to_tensor,
+)
 
 
 def noise(width: int = 40, height: int = 30, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -251,6 +259,30 @@ def test_grid():
     assert grid(pictures, 9).size == (20, 3)
     with pytest.raises(ValueError, match="at least one"):
         grid([])
+
+
+def test_labelled_grid():
+    pictures = [Image.new("RGB", (40, 20), (0, 0, 40 * i)) for i in range(6)]
+    plain = labelled_grid(pictures, 3)
+    assert plain.size == (3 * 44, 2 * 24)
+    assert plain.getpixel((44, 24)) == (0, 0, 160)
+    words = labelled_grid(pictures, 3, titles=["1", "2", "3"], rows=["up", "down"])
+    left = words.width - 3 * 44
+    assert words.height == 2 * 24 + 14  # one line of titles
+    assert words.getpixel((left + 44, 14)) == (0, 0, 40)
+    assert np.asarray(words)[:14, left:].min() < 128  # something is written over the columns,
+    assert np.asarray(words)[14:, :left].min() < 128  # and beside the rows
+    each = labelled_grid(pictures, 3, titles=list("abcdef"))
+    assert each.height == 2 * (24 + 14)
+    assert each.getpixel((0, 14 + 24 + 14)) == (0, 0, 120)
+    assert labelled_grid(pictures, 3, scale=2).size == (3 * 84, 2 * 44)
+    wide = labelled_grid(pictures, 1, titles=["a title that is much wider than the picture"])
+    assert wide.width > 100
+    for wrong in ({"titles": ["one"]}, {"rows": ["one"]}):
+        with pytest.raises(ValueError, match="got"):
+            labelled_grid(pictures, 3, **wrong)
+    with pytest.raises(ValueError, match="at least one"):
+        labelled_grid([])
 
 
 def test_looking_needs_no_torch():

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: enough for curves in a report."""
+"""Line charts and heat maps as SVG text: enough for curves and tables of numbers in a report."""
 
 import html
 import math
@@ -50,11 +50,53 @@ def line_chart(
         path = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
         parts.append(_text(WIDTH - RIGHT - 6, TOP + 16 + 16 * i, name, "end", 12, colour))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" font-family="system-ui, sans-serif" font-size="11" fill="#444">'
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>{"".join(parts)}</svg>'
-    )
+    return _svg(WIDTH, HEIGHT, parts)
+
+
+def matrix_chart(
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    title: str = "",
+    cell: int = 40,
+) -> str:
+    """A heat map, the smallest number white and the largest blue, each number in its cell.
+
+    Args:
+        values: row by row; a number that is not finite leaves its cell empty.
+        cell: pixels of a cell's side.
+    """
+    finite = [value for row in values for value in row if math.isfinite(value)]
+    low, high = _span(finite)
+    left = 16 + 7 * max((len(name) for name in rows), default=0)
+    slanted = 5 * max((len(name) for name in columns), default=0)  # column names run upwards
+    top = 32 + slanted
+    across = max((len(row) for row in values), default=0)
+    width, height = left + across * cell + 16 + slanted, top + len(values) * cell + 16
+    parts = [_text(width / 2, 18, title, "middle", 14)]
+    for j, name in enumerate(columns):
+        x, y = left + (j + 0.5) * cell, top - 6
+        parts.append(
+            f'<text transform="translate({x:.1f} {y}) rotate(-45)">{html.escape(name)}</text>'
+        )
+    for i, row in enumerate(values):
+        y = top + i * cell
+        if rows:
+            parts.append(_text(left - 6, y + cell / 2 + 4, rows[i], "end"))
+        for j, value in enumerate(row):
+            if not math.isfinite(value):
+                continue
+            share, x = (value - low) / (high - low), left + j * cell
+            shade = ",".join(
+                str(round(255 + share * (c - 255))) for c in (37, 99, 235)
+            )  # COLOURS[0]
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="rgb({shade})"/>'
+            )
+            ink = "#fff" if share > 0.55 else "#444"
+            parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{value:.2g}", "middle", 10, ink))
+    return _svg(width, height, parts)
 
 
 def _usable(points: Points, log: bool) -> list[tuple[float, float]]:
@@ -77,6 +119,14 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="system-ui, sans-serif" font-size="11" fill="#444">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>'
+    )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from darkroom.errors import ImageError
 
@@ -29,6 +29,7 @@ __all__ = [
     "ImageError",
     "ImageLike",
     "grid",
+    "labelled_grid",
     "open_image",
     "peek",
     "to_pictures",
@@ -149,6 +150,58 @@ def grid(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.I
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         sheet.paste(picture.convert("RGB"), (column * width, row * height))
+    return sheet
+
+
+def labelled_grid(
+    pictures: Sequence[Image.Image],
+    columns: int | None = None,
+    *,
+    titles: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    scale: int = 1,
+) -> Image.Image:
+    """A grid with words: ``titles`` over the columns, or one over every picture; ``rows`` beside.
+
+    Args:
+        scale: how many times to enlarge each picture, in whole pixels.
+
+    Raises:
+        ValueError: no pictures, or another number of titles or rows than there is room for.
+    """
+    font, gap = ImageFont.load_default(), 4
+    if not pictures or (columns is not None and columns < 1):
+        raise ValueError("a grid needs at least one picture and one column")
+    columns = columns or next(n for n in range(1, len(pictures) + 1) if n * n >= len(pictures))
+    columns = min(columns, len(pictures))
+    count = -(-len(pictures) // columns)
+    each = len(titles) == len(pictures) and len(titles) != columns
+    if len(titles) not in (0, columns, len(pictures)) or len(rows) not in (0, count):
+        raise ValueError(
+            f"{len(pictures)} pictures in {columns} columns and {count} rows: "
+            f"got {len(titles)} titles and {len(rows)} rows"
+        )
+    height = max(picture.height for picture in pictures) * scale
+    width = max(picture.width for picture in pictures) * scale
+    width = max(width, *(round(font.getlength(title)) for title in (*titles, "")))
+    line = 14  # pixels of a line of text
+    left = max((round(font.getlength(row)) + 2 * gap for row in rows), default=0)
+    above = line if titles and not each else 0  # once, at the top
+    step = height + gap + (line if each else 0)
+    sheet = Image.new("RGB", (left + columns * (width + gap), above + count * step), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        x, y = left + column * (width + gap), above + row * step
+        if titles and (each or row == 0):
+            title = titles[index if each else column]
+            pen.text((x + width / 2, y - above + line / 2), title, "black", font, anchor="mm")
+        large = picture.convert("RGB").resize(
+            (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
+        )
+        sheet.paste(large, (x + (width - large.width) // 2, y + (line if each else 0)))
+        if rows and column == 0:
+            pen.text((left - gap, y + height / 2), rows[row], "black", font, anchor="rm")
     return sheet
 
 
