@@ -20,6 +20,11 @@ from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.distilbert import DistilBert, DistilBertConfig
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
 from darkroom.models.resnet import ResNet, ResNetConfig
+from darkroom.models.segmentation.unet import SegmentationUNet, SegmentationUNetConfig
+from darkroom.models.segmentation.unet_resnet import (
+    SegmentationUNetResNet,
+    SegmentationUNetResNetConfig,
+)
 from darkroom.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from darkroom.models.unconditional_unet import UnconditionalUNet, UnconditionalUNetConfig
 from darkroom.models.unet import UNet, UNetConfig
@@ -35,6 +40,7 @@ from darkroom.weights.layouts import (
     distilbert,
     dual_encoder,
     resnet,
+    segmentation,
     tiny_autoencoder,
     unconditional_unet,
     unet,
@@ -54,6 +60,8 @@ CONFIGS: Mapping[type[nn.Module], type] = {
     DistilBert: DistilBertConfig,
     DualEncoder: DualEncoderConfig,
     ResNet: ResNetConfig,
+    SegmentationUNet: SegmentationUNetConfig,
+    SegmentationUNetResNet: SegmentationUNetResNetConfig,
     TinyAutoencoder: TinyAutoencoderConfig,
     UNet: UNetConfig,
     UnconditionalUNet: UnconditionalUNetConfig,
@@ -128,9 +136,17 @@ SINGLE: Mapping[str, Single] = {
     ),  # timm's names of architectures
 }
 OURS = {f"darkroom.{row.model.__name__}": row for row in SINGLE.values()} | {
+    "darkroom.SegmentationUNet": Single(
+        SegmentationUNet, partial(from_dict, SegmentationUNetConfig), segmentation.UNET
+    ),
+    "darkroom.SegmentationUNetResNet": Single(
+        SegmentationUNetResNet,
+        partial(from_dict, SegmentationUNetResNetConfig),
+        segmentation.UNET_RESNET,
+    ),
     "darkroom.DualEncoder": Single(
         DualEncoder, partial(from_dict, DualEncoderConfig), dual_encoder.BOOK
-    )
+    ),
 }
 
 

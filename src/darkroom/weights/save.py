@@ -22,6 +22,8 @@ from darkroom.models.clip_text import ClipTextModel
 from darkroom.models.distilbert import DistilBert
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.models.resnet import ResNet
+from darkroom.models.segmentation.unet import SegmentationUNet
+from darkroom.models.segmentation.unet_resnet import SegmentationUNetResNet
 from darkroom.models.tiny_autoencoder import TinyAutoencoder
 from darkroom.models.unconditional_unet import UnconditionalUNet
 from darkroom.models.unet import UNet
@@ -37,6 +39,7 @@ from darkroom.weights.layouts import (
     distilbert,
     dual_encoder,
     resnet,
+    segmentation,
     single_file,
     tiny_autoencoder,
     unconditional_unet,
@@ -214,6 +217,18 @@ WRITERS: Mapping[type, Writer] = {
         "model.safetensors",
         distilbert.distilbert_json,
         lambda _: distilbert.TRANSFORMERS,
+    ),
+    SegmentationUNet: Writer(
+        "darkroom",
+        "model.safetensors",
+        segmentation.segmentation_json,
+        lambda _: segmentation.UNET,
+    ),
+    SegmentationUNetResNet: Writer(
+        "darkroom",
+        "model.safetensors",
+        segmentation.segmentation_json,
+        lambda _: segmentation.UNET_RESNET,
     ),
     DualEncoder: Writer(
         "darkroom", "model.safetensors", dual_encoder.dual_encoder_json, lambda _: dual_encoder.BOOK

@@ -166,6 +166,12 @@ RULES: tuple[Rule, ...] = (
     Rule("YOLOv8", "Ultralytics", ("model.22.cv2.", "model.22.dfl."), (), (), "AGPL-3.0"),
     Rule("DeAOT", "original", ("LSTT.layers.", "patch_wise_id_bank."), (), (), "BSD-3-Clause"),
     Rule("segmentation U-Net", "original", ("^start_conv.", "^down1.down_conv.")),
+    Rule(  # ResNet encoder
+        "segmentation U-Net with ResNet",
+        "original",
+        ("^initial.0.weight$", "^upconv1.weight$", "^layer1.0.conv1.weight$"),
+        known=("initial.", "layer", "conv", "upconv"),
+    ),
     # pictures and text, sounds, depth
     Rule("ImageBind", "original", ("^modality_trunks.",), (), (), "CC-BY-NC-SA-4.0"),
     Rule(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from darkroom.errors import LayoutError
 from darkroom.weights.layout import Layout, StateDict, convert
-from darkroom.weights.layouts import distilbert, dual_encoder, resnet
+from darkroom.weights.layouts import distilbert, dual_encoder, resnet, segmentation
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
 PARALLEL = "module."  # before every name, where DataParallel wrote the file
@@ -28,6 +28,10 @@ class Alone:
 ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
     "ResNet": Alone(resnet.resnet_sizes, resnet.TORCHVISION),
     "DistilBERT": Alone(distilbert.distilbert_sizes, distilbert.TRANSFORMERS),
+    "segmentation U-Net": Alone(segmentation.unet_sizes, segmentation.UNET),
+    "segmentation U-Net with ResNet": Alone(
+        segmentation.unet_resnet_sizes, segmentation.UNET_RESNET
+    ),
     "CLIP from scratch": Alone(dual_encoder.dual_encoder_sizes, dual_encoder.BOOK),
 }
 
