@@ -1,6 +1,7 @@
 """Train a KL autoencoder on a folder of pictures (Rombach et al., arXiv:2112.10752, section 3.1).
 
-Without a perceptual or adversarial loss: absolute error of the pixels and of their gradients.
+Without a perceptual loss: absolute error of the pixels and of their gradients. A patch adversarial
+loss (Isola et al., arXiv:1611.07004; hinge form) can join once reconstructions are near.
 """
 
 from collections.abc import Iterator
@@ -8,66 +9,121 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
 
+from darkroom.images import grid, to_pictures
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig, kl_divergence
+from darkroom.models.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from darkroom.recipes.runs import Run
 from darkroom.training.augment import TINTS, colour, compose, tint
-from darkroom.training.data import CaptionedPictures, image_folder
+from darkroom.training.data import CaptionedPictures, captioned_pictures
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training
+from darkroom.training.metrics.quality import psnr, ssim
+
+SHOWN = 8  # pictures in the report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversary:
+    """The patch adversarial loss."""
+
+    weight: float = 0.0  # of the generator's side; 0 = none
+    first: int = 0  # step at which it joins
+    model: PatchDiscriminatorConfig = field(default_factory=PatchDiscriminatorConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """``recipe = "autoencoder"``."""
 
-    data: Path  # a folder with metadata.jsonl
-    out: Path  # the run: state, log, and the finished autoencoder in ``out/vae``
+    data: Path  # a folder with metadata.jsonl, or with a folder of pictures for each class
+    out: Path  # the run: state, log, report, and the finished ``out/autoencoder.safetensors``
     size: int = 64  # pixels
     kl: float = 0.02  # weight of the divergence, in nats per pixel value
     gradients: float = 0.5  # weight of the error of the image's gradients
     recolour: float = 0.3  # fraction of pictures with another colour
+    mirrored: bool = False  # half of the pictures the other way round
+    held_out: float = 0.0  # fraction of pictures that are kept aside, to measure on
+    evaluate_every: int = 500  # steps
     save_every: int = 500  # steps
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    adversary: Adversary = field(default_factory=Adversary)
     fit: FitOptions = field(default_factory=FitOptions)
 
 
+class Networks(nn.Module):
+    """The autoencoder and, if there is one, its adversary."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.autoencoder = Autoencoder(config.model)
+        self.adversary = PatchDiscriminator(config.adversary.model)
+
+    def adversarial(self, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the adversary and of the autoencoder; neither has a gradient in the other network."""
+        of_real, of_made = self.adversary(torch.cat((real, made.detach()))).chunk(2)
+        adversary = F.relu(1 - of_real).mean() + F.relu(1 + of_made).mean()
+        fixed = {name: p.detach() for name, p in self.adversary.named_parameters()}
+        return adversary, -functional_call(self.adversary, fixed, (made,)).mean()
+
+
 def train(config: Config) -> Iterator[FitStep]:
-    """Train, yielding every step; at the end write ``out/vae``."""
+    """Train, yielding every step; at the end write ``out/autoencoder.safetensors``."""
     torch.manual_seed(config.fit.seed)
-    model = Autoencoder(config.model)
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    pictures = image_folder(config.data, config.size)
-    training = Training(model, config.fit)
+    pictures, aside = captioned_pictures(config.data, config.size).split(
+        config.held_out, config.fit.seed
+    )
+    networks = Networks(config)
+    model, adversary = networks.autoencoder, config.adversary
+    trained = networks if adversary.weight else model
+    trained.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    measured = aside if len(aside) else pictures
+    training = Training(trained, config.fit)
     run = Run(config.out, "autoencoder", config, training, config.save_every)
 
     def loss(draw: Draw) -> Tensor:
         g = draw.generator
-        whole = batch(pictures, config.fit.batch, config.recolour, g)
+        whole = batch(pictures, config, g)
         image = draw.share(whole)
         mean, log_variance = model.moments(image)
         noise = draw.share(torch.randn((len(whole), *mean.shape[1:]), generator=g))
         latent = (mean + (log_variance / 2).exp() * noise - config.model.shift) * config.model.scale
-        return reconstruction_loss(model.decode(latent), image, config.gradients) + (
+        output = model.decode(latent)
+        total = reconstruction_loss(output, image, config.gradients) + (
             config.kl * kl_divergence(mean, log_variance).mean() / image[0].numel()
         )
+        if adversary.weight and draw.step >= adversary.first:
+            of_adversary, of_model = networks.adversarial(output, image)
+            total = total + of_adversary + adversary.weight * of_model
+        return total
 
-    yield from run.steps(loss)
-    model.load_state_dict(training.averaged())
+    for step in run.steps(loss):
+        if run.due(config.evaluate_every):
+            run.note(**quality(model, measured))
+        yield step
+    trained.load_state_dict(training.averaged())
     scale = 1 / latent_deviation(model, pictures)
     finished = Autoencoder(replace(config.model, scale=config.model.scale * scale))
     finished.load_state_dict(model.state_dict())
+    report(run, finished, measured, "kept aside" if len(aside) else "trained on")
     run.finish(autoencoder=finished)
 
 
-def batch(pictures: CaptionedPictures, size: int, recolour: float, g: torch.Generator) -> Tensor:
+def batch(pictures: CaptionedPictures, config: Config, g: torch.Generator) -> Tensor:
     """Random pictures over random colours (half of them over white), some recoloured."""
+    size = config.fit.batch
     pixels = pictures.pixels[torch.randint(len(pictures), (size,), generator=g)]
     names = [TINTS[i] for i in torch.randint(len(TINTS), (size,), generator=g)]
-    chosen = torch.rand(size, generator=g) < recolour
-    pixels = torch.where(chosen[:, None, None, None], tint(pixels, colour(names)), pixels)
+    chosen = torch.rand(size, generator=g) < config.recolour
+    if config.recolour:
+        pixels = torch.where(chosen[:, None, None, None], tint(pixels, colour(names)), pixels)
     ground = torch.rand(size, 3, generator=g)
     ground[torch.rand(size, generator=g) < 0.5] = 1.0
+    if config.mirrored:
+        turned = torch.rand(size, generator=g) < 0.5
+        pixels = torch.where(turned[:, None, None, None], pixels.flip(-1), pixels)
     return compose(pixels, ground).contiguous(memory_format=torch.channels_last)
 
 
@@ -78,10 +134,44 @@ def reconstruction_loss(output: Tensor, image: Tensor, gradients: float) -> Tens
     return error.abs().mean() + gradients * (across.abs().mean() + down.abs().mean())
 
 
+def over_white(pixels: Tensor, model: Autoencoder) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1], where the model is."""
+    return compose(pixels, torch.ones(len(pixels), 3)).to(next(model.parameters()).device)
+
+
+@torch.no_grad()
+def quality(model: Autoencoder, pictures: CaptionedPictures, most: int = 512) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM of the reconstructions of at most ``most`` pictures."""
+    pairs = []
+    for part in pictures.pixels[:most].split(64):
+        image = over_white(part, model)
+        output = model.decode(model.encode(image)).clamp(-1, 1)
+        pairs.append(((image + 1) / 2, (output + 1) / 2))
+    return {
+        "psnr": torch.cat([psnr(a, b) for a, b in pairs]).mean().item(),
+        "ssim": torch.cat([ssim(a, b) for a, b in pairs]).mean().item(),
+    }
+
+
+@torch.no_grad()
+def report(run: Run, model: Autoencoder, pictures: CaptionedPictures, which: str) -> None:
+    """Figures of the finished autoencoder, and pictures above their reconstructions."""
+    model.to(run.training.options.place).eval()
+    found = quality(model, pictures)
+    count = min(len(pictures), 512)
+    run.table(
+        f"Reconstruction of {count} pictures that were {which}",
+        ("PSNR, dB", "SSIM"),
+        [(f"{found['psnr']:.2f}", f"{found['ssim']:.4f}")],
+    )
+    image = over_white(pictures.pixels[:SHOWN], model)
+    output = model.decode(model.encode(image))
+    both = to_pictures(torch.cat((image, output)).cpu())
+    run.picture("reconstructions", grid(both, len(image)), f"{which}: pictures, and what returns")
+
+
 @torch.no_grad()
 def latent_deviation(model: Autoencoder, pictures: CaptionedPictures) -> float:
     """Standard deviation of the scaled latents of all pictures over white."""
-    latents = [
-        model.encode(compose(part, torch.ones(len(part), 3))) for part in pictures.pixels.split(128)
-    ]
+    latents = [model.encode(over_white(part, model)) for part in pictures.pixels.split(128)]
     return torch.cat(latents).std().item()

@@ -19,6 +19,9 @@ from darkroom.config import from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.sampling_config import SamplingConfig
+from darkroom.generation.generate import develop
+from darkroom.generation.guidance import Guidance
+from darkroom.images import grid
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.unet import UNet, UNetConfig
@@ -27,9 +30,10 @@ from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
 from darkroom.training.captions import Variant, all_texts, caption, render, variants
-from darkroom.training.data import CaptionedPictures, image_folder
+from darkroom.training.data import CaptionedPictures, captioned_pictures
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training, step_generator
 from darkroom.training.saving import read_state
+from darkroom.weights.load import load
 from darkroom.weights.save import save
 
 
@@ -48,11 +52,12 @@ class Mixture:
 class Config:
     """``recipe = "latent-diffusion"``."""
 
-    data: Path  # a folder with metadata.jsonl
+    data: Path  # a folder with metadata.jsonl, or with a folder of pictures for each class
     autoencoder: Path  # what the autoencoder recipe wrote
     out: Path  # the run: state, log, and the finished model in ``out/model``
     name: str = "model"
     size: int = 64  # pixels
+    noun: str = ""  # what all the pictures are, for captions such as "cat face emoji"
     vocabulary: int = 1280  # tokens
     prediction: str = "velocity"
     empty: float = 0.1  # fraction of captions dropped
@@ -60,6 +65,8 @@ class Config:
     tints: int = 4  # recoloured variants of each picture
     grounds: int = 4  # variants over a colour
     both: int = 2
+    mirrored: bool = False  # every picture the other way round, too
+    prompts: tuple[str, ...] = ()  # drawn for the report; none = some of the captions
     mixture: Mixture = field(default_factory=Mixture)
     save_every: int = 500  # steps
     sampler: str = "dpmpp_2m"  # what the finished model names as its own defaults
@@ -103,9 +110,11 @@ class Networks(nn.Module):
 def train(config: Config) -> Iterator[FitStep]:
     """Train, yielding every step; at the end write ``out/model``, in half precision."""
     torch.manual_seed(config.fit.seed)
-    pictures = image_folder(config.data, config.size)
+    pictures = captioned_pictures(config.data, config.size)
     config.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(all_texts(pictures), config.vocabulary, config.text.positions)
+    tokenizer = train_tokenizer(
+        all_texts(pictures, config.noun), config.vocabulary, config.text.positions
+    )
     tokenizer.save(config.out / "tokenizer")
     config = replace(config, text=replace(config.text, vocabulary=len(tokenizer)))
     config = replace(config, text=replace(config.text, end=tokenizer.eos))
@@ -139,8 +148,9 @@ def train(config: Config) -> Iterator[FitStep]:
 
     yield from run.steps(loss)
     networks.load_state_dict(training.averaged())
-    run.finish(text=reader.text, unet=networks.unet)
     save(assemble(config, networks, autoencoder, tokenizer), config.out / "model")
+    draw_samples(run, config, pictures)
+    run.finish(text=reader.text, unet=networks.unet)
 
 
 def learn_to_read(config: Config, reader: Reader, bank: "Bank") -> Iterator[FitStep]:
@@ -154,6 +164,16 @@ def learn_to_read(config: Config, reader: Reader, bank: "Bank") -> Iterator[FitS
         return (reader(ids)[1] - clean).square().mean()
 
     yield from run.steps(loss)
+
+
+def draw_samples(run: Run, config: Config, pictures: CaptionedPictures, count: int = 12) -> None:
+    """Pictures of the finished model, for the report."""
+    names = list(dict.fromkeys(row["text"] for row in pictures.rows))
+    prompts = config.prompts or names[:: max(1, len(names) // count)][:count]
+    model = load(config.out / "model", dtype="float32", device=config.fit.place)
+    drawn = [develop(model, text, Guidance(config.guidance), seeds=[0, 1]) for text in prompts]
+    images = [picture.image for pictures in zip(*drawn, strict=True) for picture in pictures]
+    run.picture("samples", grid(images, len(prompts)), ", ".join(prompts))
 
 
 def sampling(config: Config) -> SamplingConfig:
@@ -204,7 +224,10 @@ class Bank:
     ) -> None:
         self.pictures, self.tokenizer = pictures, tokenizer
         self.length = config.text.positions
-        self.kinds = variants(pictures, config.tints, config.grounds, config.both, config.fit.seed)
+        self.noun = config.noun
+        self.kinds = variants(
+            pictures, config.tints, config.grounds, config.both, config.fit.seed, config.mirrored
+        )
         mixture = config.mixture
         self.shares = torch.tensor(
             [mixture.plain, mixture.rare, mixture.tinted, mixture.grounds, mixture.both]
@@ -226,7 +249,7 @@ class Bank:
             shown = self.kinds[kind][i]
             latents.append(self.latents[kind][i])
             dropped = torch.rand((), generator=g).item() < empty
-            text = caption(self.pictures.rows[shown.picture], shown, g)
+            text = caption(self.pictures.rows[shown.picture], shown, g, self.noun)
             texts.append("" if dropped else text)
         return torch.stack(latents), self.ids(texts)
 

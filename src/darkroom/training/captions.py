@@ -20,12 +20,18 @@ class Variant:
     picture: int
     tint: str | None = None
     ground: str | None = None
+    mirrored: bool = False
 
 
 def variants(
-    pictures: CaptionedPictures, tints: int, grounds: int, both: int, seed: int
+    pictures: CaptionedPictures,
+    tints: int,
+    grounds: int,
+    both: int,
+    seed: int,
+    mirrored: bool = False,
 ) -> list[list[Variant]]:
-    """The variants to train on, by kind: plain, rare, tinted, on a ground, both.
+    """The variants to train on, by kind: plain (and ``mirrored``), rare, tinted, on a ground, both.
 
     "rare" are the pictures whose row has ``skin_tone`` set: they come plain only.
     """
@@ -40,7 +46,7 @@ def variants(
         if row.get("skin_tone"):
             kinds[1].append(Variant(i))
             continue
-        kinds[0].append(Variant(i))
+        kinds[0] += [Variant(i), Variant(i, mirrored=True)] if mirrored else [Variant(i)]
         kinds[2] += [Variant(i, tint=name) for name in some(TINTS, tints)]
         kinds[3] += [Variant(i, ground=name) for name in some(GROUNDS, grounds)]
         pairs = zip(some(TINTS, both), some(GROUNDS, both), strict=True)
@@ -54,11 +60,17 @@ def render(pictures: CaptionedPictures, shown: Sequence[Variant]) -> Tensor:
     tinted = torch.tensor([v.tint is not None for v in shown])
     colours = colour([v.tint or "white" for v in shown])
     pixels = torch.where(tinted[:, None, None, None], tint(pixels, colours), pixels)
+    mirrored = torch.tensor([v.mirrored for v in shown])
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
     return compose(pixels, colour([v.ground or "white" for v in shown]))
 
 
-def caption(row: dict, shown: Variant, g: torch.Generator) -> str:
-    """One way of saying what ``shown`` shows: mostly the name, now and then the tags."""
+def caption(row: dict, shown: Variant, g: torch.Generator, noun: str = "") -> str:
+    """One way of saying what ``shown`` shows: mostly the name, now and then the tags.
+
+    Args:
+        noun: what all the pictures are: "emoji".
+    """
 
     def chance() -> float:
         return torch.rand((), generator=g).item()
@@ -73,7 +85,7 @@ def caption(row: dict, shown: Variant, g: torch.Generator) -> str:
     elif form < 0.15:
         what = f"{_article(name)} {name}"
     elif form < 0.25:
-        what = f"{name} emoji"
+        what = f"{name} {noun}" if noun else name
     elif form < 0.40 and order:
         what = ", ".join([name, *order[:2]])
     elif form < 0.47 and len(order) > 1:
@@ -83,10 +95,10 @@ def caption(row: dict, shown: Variant, g: torch.Generator) -> str:
     return f"{what} on a white background" if chance() < 0.1 else what
 
 
-def all_texts(pictures: CaptionedPictures) -> list[str]:
+def all_texts(pictures: CaptionedPictures, noun: str = "") -> list[str]:
     """What a vocabulary is learned from: names, tags, colours and the words around them."""
     texts = [text for row in pictures.rows for text in (row["text"], *row.get("tags", ()))]
-    frame = [f"a {c} emoji on an {c} background" for c in (*TINTS, "white")]
+    frame = [f"a {c} {noun} on an {c} background" for c in (*TINTS, "white")]
     return texts + frame * 50
 
 
