@@ -24,12 +24,12 @@ def read_folder(folder: Path) -> dict[str, Any]:
         CheckpointError: A file is missing, damaged, or not of CLIP's kind.
     """
     vocab, merges = _vocabulary(folder)
-    settings = _object(folder / "tokenizer_config.json")
+    settings = read_object(folder / "tokenizer_config.json")
     tokens = _added_tokens(folder, settings)
     if (
         "added_tokens_decoder" not in settings
     ):  # the older way of writing; its map has the last word
-        settings |= _object(folder / "special_tokens_map.json")
+        settings |= read_object(folder / "special_tokens_map.json")
     known = {token.content: token for token in tokens.values()}
     markers: dict[str, AddedToken] = {}
     for name, default in (("bos", BOS), ("eos", EOS), ("pad", EOS)):
@@ -52,7 +52,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[str]]:
     merges: Any
     whole = folder / "tokenizer.json"
     if whole.is_file():
-        model = _object(whole).get("model")
+        model = read_object(whole).get("model")
         if not isinstance(model, dict) or model.get("end_of_word_suffix") != SUFFIX:
             raise CheckpointError(
                 f"{whole}: not a tokenizer of CLIP's kind (byte pairs, words end with {SUFFIX})"
@@ -66,7 +66,7 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[str]]:
                     f"{folder}: no {name}; a tokenizer folder holds vocab.json and merges.txt, or "
                     "tokenizer.json"
                 )
-        vocab, merges = _object(folder / "vocab.json"), _merge_lines(folder / "merges.txt")
+        vocab, merges = read_object(folder / "vocab.json"), _merge_lines(folder / "merges.txt")
         source = folder
     if not isinstance(vocab, dict) or not (
         set(map(type, vocab.values())) <= {int} and min(vocab.values(), default=0) >= 0
@@ -96,8 +96,12 @@ def _merge_lines(path: Path) -> list[str]:
     return list(filter(None, lines if first.startswith("#version") else [first, *lines]))
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file."""
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no such file.
+
+    Raises:
+        CheckpointError: The file is no JSON object.
+    """
     if not path.is_file():
         return {}
     try:
@@ -118,9 +122,9 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToke
             raise CheckpointError(f"{folder}: added_tokens_decoder must be a JSON object")
         entries += decoder.items()
     else:
-        for content, number in _object(folder / "added_tokens.json").items():
+        for content, number in read_object(folder / "added_tokens.json").items():
             entries.append((number, {"content": content, "special": False, "normalized": True}))
-        listed = _object(folder / "tokenizer.json").get("added_tokens") or []
+        listed = read_object(folder / "tokenizer.json").get("added_tokens") or []
         entries += [(entry.get("id"), entry) for entry in listed if isinstance(entry, dict)]
     found = {_number(number, folder): _token(entry, folder) for number, entry in entries}
     return {number: found[number] for number in sorted(found)}

@@ -41,7 +41,7 @@ def train_tokenizer(
         )
     counts = _words(captions)
     words = [_letters(word) for word in counts]
-    merges = _merges(words, list(counts.values()), vocab_size - _FIXED, at_least)
+    merges = learn_merges(words, list(counts.values()), vocab_size - _FIXED, at_least)
     return Tokenizer(clip_vocabulary(merges), merges, max_length=max_length)
 
 
@@ -59,7 +59,13 @@ def _letters(word: str) -> list[str]:
     return [*word[:-1], word[-1] + SUFFIX]
 
 
-def _merges(words: list[list[str]], counts: list[int], limit: int, at_least: int) -> list[str]:
+def learn_merges(words: list[list[str]], counts: list[int], limit: int, at_least: int) -> list[str]:
+    """Up to ``limit`` pairs "a b" in the order of joining; ``words`` end up joined.
+
+    Args:
+        words: each as its tokens; the i-th occurs ``counts[i]`` times.
+        at_least: occurrences that a pair needs.
+    """
     totals: collections.Counter[Pair] = collections.Counter()
     homes: dict[Pair, set[int]] = collections.defaultdict(set)  # pair -> words that hold it
     for index, word in enumerate(words):
