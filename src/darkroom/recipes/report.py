@@ -14,15 +14,38 @@ from darkroom.charts import line_chart
 from darkroom.config import to_toml
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; color: #222 }
-body { margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem } figure { margin: 1rem 0 }
-img { max-width: 100%; image-rendering: pixelated } figcaption { color: #666 }
-table { border-collapse: collapse }
-td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem; text-align: right }
-td:first-child, th:first-child { text-align: left }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto }
+:root { color-scheme: light dark; --line: #d8dce2; --soft: #667085; --card: #fff; --page: #f5f6f8 }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #3a404a; --soft: #9aa4b2; --card: #1d2127; --page: #14171b }
+  figure svg { filter: invert(.9) hue-rotate(180deg) }
+}
+* { box-sizing: border-box }
+body { font: 15px/1.5 system-ui, sans-serif; background: var(--page); margin: 0 }
+main { max-width: 84rem; margin: 0 auto; padding: 2rem 1rem 4rem }
+h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem }
+header p { color: var(--soft); margin: .25rem 0 1.5rem }
+.note { border-left: 4px solid #d97706; padding: .5rem 1rem; background: var(--card) }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .75rem }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem }
+.card { padding: .6rem .9rem; font-size: .85rem; color: var(--soft) }
+.card b { display: block; font-size: 1.25rem; color: CanvasText; overflow-wrap: anywhere }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)) }
+.charts { gap: 1rem; margin-top: 1.5rem }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem }
+figure { padding: .75rem; overflow-x: auto; width: fit-content; max-width: 100% }
+.charts figure { width: auto } .charts svg { width: 100%; height: auto }
+figure + figure, p + figure, table + figure { margin-top: 1rem } .charts figure { margin-top: 0 }
+img { max-width: 100%; height: auto; display: block; image-rendering: pixelated }
+figcaption { color: var(--soft); font-size: .85rem; margin-top: .5rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; background: var(--card); border: 1px solid var(--line) }
+table { font-variant-numeric: tabular-nums }
+td, th { border-bottom: 1px solid var(--line); padding: .3rem .9rem; text-align: right }
+td:first-child, th:first-child, .facts td { text-align: left } .facts td { overflow-wrap: anywhere }
+pre { background: var(--card); border: 1px solid var(--line); padding: 1rem; overflow-x: auto }
+summary { cursor: pointer; margin: 1rem 0 .5rem }
 """
+ASIDE = ("step", "loss", "seconds", "samples_per_second", "gradient_norm", "lr")  # no curves
 SMALLEST = 256  # pixels: smaller pictures are shown enlarged
 
 
@@ -61,17 +84,19 @@ class Report:
             "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in row) + "</tr>"
             for row in rows
         )
-        self.parts.append(f"<table><tr>{head}</tr>{body}</table>")
+        self.parts.append(f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>')
 
     def write(
         self,
         path: Path,
         rows: Sequence[Mapping[str, Any]] = (),
         facts: Mapping[str, Any] | None = None,
+        note: str = "",
     ) -> None:
         """One self-contained HTML file, written whole or not at all.
 
         Args:
+            note: a sentence on top.
             rows: of ``log.jsonl``; a curve for the loss and one for whatever was noted.
             facts: shown as a table at the end.
         """
@@ -80,26 +105,69 @@ class Report:
             f"<tr><td>{html.escape(k)}</td><td>{html.escape(_shown(v))}</td></tr>"
             for k, v in known.items()
         )
-        config = f"<pre>{html.escape(to_toml(self.config))}</pre>" if self.config else ""
+        said = f'<p class="note">{html.escape(note)}</p>' if note else ""
+        config = ""
+        if self.config:
+            words = html.escape(to_toml(self.config))
+            config = f"<details><summary>Configuration</summary><pre>{words}</pre></details>"
+        title, when = html.escape(self.title), html.escape(str(known.get("time", "")))
         page = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8">'
-            f"<title>{html.escape(self.title)}</title><style>{STYLE}</style>"
-            f"<h1>{html.escape(self.title)}</h1>{''.join(curves(rows))}{''.join(self.parts)}"
-            f"<h2>Where and how</h2><table>{lines}</table>{config}</html>\n"
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{title}</title><style>{STYLE}</style><main>"
+            f"<header><h1>{title}</h1><p>{when}</p></header>"
+            f"{said}"
+            f'{cards(rows)}<div class="charts">{"".join(curves(rows))}</div>{"".join(self.parts)}'
+            f'<h2>Where and how</h2><table class="facts">{lines}</table>'
+            f"{config}</main></html>\n"
         )
         with atomic_write(path) as file:
             file.write(page.encode())
 
 
+def cards(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The last value of everything that was logged, on top of the page."""
+    last: dict[str, Any] = {}
+    for row in rows:
+        last |= {} if "event" in row else row
+    spent = sum(row["seconds"] for row in _ends(rows))
+    shown = {name: _shown(value) for name, value in last.items() if name not in ASIDE}
+    if "step" in last:
+        shown = {"steps": str(last["step"]), "time": _duration(spent)} | shown
+    boxes = (
+        f'<div class="card"><b>{html.escape(value)}</b>{html.escape(name.replace("_", " "))}</div>'
+        for name, value in shown.items()
+    )
+    return f'<div class="cards">{"".join(boxes)}</div>' if shown else ""
+
+
+def _ends(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last row with a time of every session: each began to count anew."""
+    ends: list[Mapping[str, Any]] = []
+    fresh = True
+    for row in rows:
+        if "event" in row:
+            fresh = True
+        elif "seconds" in row:
+            ends = [*ends, row] if fresh else [*ends[:-1], row]
+            fresh = False
+    return ends
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def curves(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A chart of the loss (logarithmic), and one for each other quantity that a run noted."""
     series: dict[str, list[tuple[float, float]]] = {}
-    aside = ("step", "loss", "seconds", "samples_per_second", "gradient_norm", "lr")
     for row in rows:
         if "event" in row:
             continue
         for name, value in row.items():
-            if name not in aside and isinstance(value, int | float):
+            if name not in ASIDE and isinstance(value, int | float):
                 series.setdefault(name, []).append((row["step"], value))
     losses = {name: series.pop(name) for name in list(series) if name.endswith("loss")}
     charts = []

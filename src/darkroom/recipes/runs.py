@@ -1,5 +1,6 @@
 """What every recipe does around its loss: resume, log, evaluate, save, report, finish."""
 
+import contextlib
 import json
 import os
 import time
@@ -11,13 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from darkroom.atomic import atomic_write
+from darkroom.atomic import atomic_write, remove_unfinished
 from darkroom.config import to_dict
 from darkroom.machine import processor
 from darkroom.recipes.report import Report
+from darkroom.recipes.running.planning import PLANNER
+from darkroom.recipes.running.stopping import Stop
+from darkroom.recipes.running.tracking import Board
 from darkroom.training import distributed
 from darkroom.training.fit import Draw, FitStep, Training, fit
-from darkroom.training.saving import write_state
+from darkroom.training.saving import refuse_if_full, write_state
 
 LOG_EVERY = 20  # steps
 
@@ -26,7 +30,8 @@ class Run:
     """One training run in a folder.
 
     ``state.safetensors`` (goes on from there), ``log.jsonl``, and at the end ``run.json``,
-    ``report.html`` and the trained parts. Of several processes, the first one writes.
+    ``report.html`` and the trained parts; a run that ends early leaves a report as well. Of
+    several processes, the first one writes.
     """
 
     def __init__(
@@ -36,7 +41,11 @@ class Run:
         self.training, self.save_every = training, save_every
         self.state, self.log = folder / "state.safetensors", folder / "log.jsonl"
         self.report = Report(recipe, config)
+        self.saved = -1  # the step in ``state.safetensors``
+        self.board: Board | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        if distributed.first():
+            remove_unfinished(folder)
         if self.state.is_file():
             training.load(self.state)
             if distributed.first():
@@ -44,30 +53,67 @@ class Run:
 
     def steps(self, loss: Callable[[Draw], Tensor]) -> Iterator[FitStep]:
         """Train to the end, logging and saving on the way; Ctrl-C and closing save too."""
+        if planner := PLANNER.get():
+            planner.record(self.folder, self.training, loss)
+            return
         if self.training.step >= self.training.options.steps:
+            self.training.unshard()
             return  # a finished stage: nothing to log, nothing to save
+        if distributed.first():
+            self.board = Board(self.folder, self.training.step)
         self._write({"event": "start", "step": self.training.step, **machine()})
-        started, losses = time.perf_counter(), []
+        stop, together = Stop(), self.training.shards is None
+        stop.listen()
         try:
-            for step in fit(self.training, loss):
-                losses.append(step.loss)
-                if step.index % LOG_EVERY == LOG_EVERY - 1:
-                    row = {
-                        "step": step.index + 1,
-                        "loss": step.loss,
-                        "mean_loss": sum(losses) / len(losses),
-                        "lr": step.lr,
-                        "gradient_norm": step.gradient_norm,
-                        "samples_per_second": round(step.samples_per_second, 1),
-                        "seconds": round(time.perf_counter() - started, 1),
-                    }
-                    self._write(row)
-                    losses = []
+            for step in self._logged(loss, stop):
                 yield step
                 if self.training.step % self.save_every == 0:
-                    self.training.save(self.state)
+                    self._save()
+                if stop.now(self.training.options.place):
+                    together = True
+                    stop.act()
+            together = True
         finally:
+            stop.end()
+            # shards are saved by all processes: not where one of them has failed alone
+            if together and self.training.steady:
+                self._save()
+            if self.board is not None:
+                self.board.close()
+            if self.training.step < self.training.options.steps and distributed.first():
+                self._report("This run has not come to its end yet.")
+        self.training.unshard()
+
+    def _logged(self, loss: Callable[[Draw], Tensor], stop: Stop) -> Iterator[FitStep]:
+        """The steps of ``fit``, with a row of the log for every 20 and for the last."""
+        started, losses, skipped = time.perf_counter(), [], 0
+        steps = fit(self.training, loss)
+        while True:
+            stop.stepping = True
+            step = next(steps, None)
+            stop.stepping = False
+            if step is None:
+                return
+            losses.append(step.loss)
+            skipped += step.skipped
+            if step.index % LOG_EVERY == LOG_EVERY - 1 or step.index + 1 == step.steps:
+                row = {
+                    "step": step.index + 1,
+                    "loss": step.loss,
+                    "mean_loss": sum(losses) / len(losses),
+                    "lr": step.lr,
+                    "gradient_norm": step.gradient_norm,
+                    "samples_per_second": round(step.samples_per_second, 1),
+                    "seconds": round(time.perf_counter() - started, 1),
+                }
+                self._write(row | ({"skipped": skipped} if skipped else {}))
+                losses, skipped = [], 0
+            yield step
+
+    def _save(self) -> None:
+        if self.saved != self.training.step:
             self.training.save(self.state)
+            self.saved = self.training.step
 
     def due(self, every: int) -> bool:
         """Whether something that happens every ``every`` steps, and at the end, is due now."""
@@ -100,16 +146,29 @@ class Run:
         for name, module in parts.items():
             path = self.folder / f"{name}.safetensors"
             write_state(path, module.state_dict(), {"config": to_dict(module.config)})
-        facts = {"recipe": self.recipe, "config": to_dict(self.config), **machine()}
         with atomic_write(self.folder / "run.json") as file:
-            file.write(json.dumps(facts, indent=2, default=str).encode())
-        self.report.write(self.folder / "report.html", self.rows(), facts)
+            file.write(json.dumps(self._facts(), indent=2, default=str).encode())
+        self._report()
+
+    def _facts(self) -> dict[str, Any]:
+        return {"recipe": self.recipe, "config": to_dict(self.config), **machine()}
+
+    def _report(self, note: str = "") -> None:
+        path = self.folder / "report.html"
+        try:
+            self.report.write(path, self.rows(), self._facts(), note)
+        except OSError as error:
+            refuse_if_full(error, path, 0)
+            raise
 
     def rows(self) -> list[dict[str, Any]]:
-        """The log so far."""
-        if not self.log.is_file():
-            return []
-        return [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
+        """The log so far; a last line that a full disk has cut short is left out."""
+        rows = []
+        if self.log.is_file():
+            for line in self.log.read_text("utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    rows.append(json.loads(line))
+        return rows
 
     def _forget_after(self, step: int) -> None:
         """Drop log rows past the saved state: they are about to be written again."""
@@ -118,9 +177,16 @@ class Run:
             file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def _write(self, row: dict[str, Any]) -> None:
-        if distributed.first():
+        if not distributed.first():
+            return
+        try:
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
+        except OSError as error:
+            refuse_if_full(error, self.log, 0)
+            raise
+        if self.board is not None:
+            self.board.write(row)
 
 
 def machine() -> dict[str, Any]:

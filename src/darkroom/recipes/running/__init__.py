@@ -1,0 +1,1 @@
+"""Beside the loop of a run: signals and trackers."""
