@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom.app.commands import bench, doctor, generate, inspect, models, train
+from darkroom.app.commands import bench, data, doctor, generate, inspect, models, train
 from darkroom.app.outcome import EXIT_CODES, Answer, help_option, report, usage
 from darkroom.errors import CancelledError
 
@@ -104,6 +104,7 @@ def options(
 for verb in (generate, inspect, doctor, bench, train):
     verb.add_to(app)
 models.add_to(app)
+data.add_to(app)
 
 
 def run(arguments: Sequence[str]) -> int:

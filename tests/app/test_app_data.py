@@ -1,0 +1,54 @@
+"""``data check``."""
+
+import json
+from pathlib import Path
+
+from training.data.data_sets import picture, shard
+
+
+def test_data_check(darkroom):
+    Path("set").mkdir()
+    for i in range(3):
+        Path(f"set/{i}.png").write_bytes(picture(i))
+    Path("set/3.png").write_bytes(picture(0))
+    Path("set/4.png").write_bytes(b"broken")
+    Path("set/0.txt").write_text("a thing")
+    ended = darkroom("data", "check", "set")
+    assert ended.code == 0, ended.err
+    lines = dict(line.split("\t") for line in ended.out.splitlines()[1:])
+    assert lines["usable"] == "4"
+    assert lines["unreadable"] == "1: 4.png (no image)"
+    assert lines["duplicates"] == "1: 3.png (as 0.png)"
+    assert lines["without caption"].startswith("4: 1.png, 2.png")
+    assert "1 unreadable, 1 duplicates, 4 without caption" in ended.err
+    answer = darkroom("data", "check", "set", "--size", "21", "--json").answer
+    assert (answer["items"], answer["usable"]) == (5, 0)
+    assert answer["problems"]["tiny"]["0.png"] == "24x20"
+    assert answer["exit_code"] == 3
+
+
+def test_nothing_usable(darkroom):
+    assert darkroom("data", "check", "nowhere").code == 3
+    Path("set").mkdir()
+    assert "no data set that is known" in darkroom("data", "check", "set").error
+    Path("set/1.png").write_bytes(b"broken")
+    ended = darkroom("data", "check", "set")
+    assert ended.code == 3
+    assert "none of 1 items is usable" in ended.error
+    assert darkroom("data", "check", "set", "--split", "half").code == 2
+
+
+def test_shards_and_their_damage(darkroom):
+    Path("laion").mkdir()
+    for n in range(2):
+        shard(Path(f"laion/{n:05}.tar"), "ab", start=2 * n)
+    ended = darkroom("data", "check", "laion/{00000..00001}.tar", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["kind"] == "webdataset"
+    assert ended.answer["items"] == 4
+    assert not any(ended.answer["problems"].values())
+    Path("laion/00001.tar").write_bytes(Path("laion/00001.tar").read_bytes()[:900])
+    ended = darkroom("data", "check", "laion")
+    assert ended.code == 3
+    assert "laion/00001.tar: damaged at byte 0" in ended.error
+    assert json.dumps(ended.err).count("Traceback") == 0
