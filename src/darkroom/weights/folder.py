@@ -17,6 +17,7 @@ from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
+from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
 from darkroom.models.distilbert import DistilBert, DistilBertConfig
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
 from darkroom.models.resnet import ResNet, ResNetConfig
@@ -37,6 +38,7 @@ from darkroom.weights.layout import Layout, convert
 from darkroom.weights.layouts import (
     autoencoder,
     clip_text,
+    contrastive,
     distilbert,
     dual_encoder,
     resnet,
@@ -57,6 +59,7 @@ ASIDE = {
 CONFIGS: Mapping[type[nn.Module], type] = {
     Autoencoder: AutoencoderConfig,
     ClipTextModel: TextConfig,
+    ContrastiveModel: ContrastiveConfig,
     DistilBert: DistilBertConfig,
     DualEncoder: DualEncoderConfig,
     ResNet: ResNetConfig,
@@ -136,6 +139,9 @@ SINGLE: Mapping[str, Single] = {
     ),  # timm's names of architectures
 }
 OURS = {f"darkroom.{row.model.__name__}": row for row in SINGLE.values()} | {
+    "darkroom.ContrastiveModel": Single(
+        ContrastiveModel, partial(from_dict, ContrastiveConfig), contrastive.OWN
+    ),
     "darkroom.SegmentationUNet": Single(
         SegmentationUNet, partial(from_dict, SegmentationUNetConfig), segmentation.UNET
     ),

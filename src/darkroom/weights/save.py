@@ -19,6 +19,7 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder
 from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.distilbert import DistilBert
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.models.resnet import ResNet
@@ -36,6 +37,7 @@ from darkroom.weights.layout import Layout
 from darkroom.weights.layouts import (
     autoencoder,
     clip_text,
+    contrastive,
     distilbert,
     dual_encoder,
     resnet,
@@ -217,6 +219,9 @@ WRITERS: Mapping[type, Writer] = {
         "model.safetensors",
         distilbert.distilbert_json,
         lambda _: distilbert.TRANSFORMERS,
+    ),
+    ContrastiveModel: Writer(
+        "darkroom", "model.safetensors", contrastive.contrastive_json, lambda _: contrastive.OWN
     ),
     SegmentationUNet: Writer(
         "darkroom",
