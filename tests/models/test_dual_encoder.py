@@ -12,6 +12,7 @@ from darkroom.config import from_dict, to_dict
 from darkroom.models.distilbert import DistilBertConfig
 from darkroom.models.dual_encoder import BOOK_CLIP, DualEncoder, DualEncoderConfig, Projection
 from darkroom.models.resnet import ResNetConfig
+from darkroom.weights.assemble import on_meta
 from darkroom.weights.inspect import inspect
 from darkroom.weights.layouts.alone import ALONE
 from darkroom.weights.layouts.dual_encoder import BOOK
@@ -33,7 +34,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_sizes_of_the_book() -> None:
-    with torch.device("meta"):
+    with on_meta():
         model = DualEncoder(BOOK_CLIP)
         state = model.state_dict()
     count = {n: sum(p.numel() for p in m.parameters()) for n, m in model.named_children()}

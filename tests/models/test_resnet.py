@@ -12,6 +12,7 @@ import darkroom as dr
 import oracles
 from darkroom.errors import CheckpointError, LayoutError
 from darkroom.models.resnet import RESNET50, RESNET101, RESNET152, ResNet, ResNetConfig
+from darkroom.weights.assemble import on_meta
 from darkroom.weights.inspect import inspect
 from darkroom.weights.layouts.resnet import TORCHVISION, resnet_config, resnet_json
 from darkroom.weights.save import save
@@ -77,7 +78,7 @@ def randomize(model, seed: int = 0):
     ],
 )
 def test_sizes_and_names(config: ResNetConfig, numbers: int, tensors: int) -> None:
-    with torch.device("meta"):
+    with on_meta():
         model = ResNet(config)
     state = model.state_dict()
     assert sum(parameter.numel() for parameter in model.parameters()) == numbers
@@ -181,7 +182,11 @@ PUBLISHED = json.loads("""{
 
 def test_configs() -> None:
     assert resnet_config(PUBLISHED) == replace(RESNET50, classes=1000)
-    for config in (RESNET50, replace(RESNET152, classes=7)):
+    written = {"num_classes": 11, "in_chans": 1, "global_pool": "avg"}  # by timm's save_for_hf
+    assert resnet_config({**PUBLISHED, "num_classes": 11, "model_args": written}) == (
+        replace(RESNET50, classes=11, in_channels=1)
+    )
+    for config in (RESNET50, replace(RESNET152, classes=7, in_channels=4)):
         assert resnet_config(json.loads(json.dumps(resnet_json(config)))) == config
 
 
@@ -191,7 +196,8 @@ def test_configs() -> None:
         ("architecture", "resnet18", "resnet18' is not supported, expected resnet50 or"),
         ("global_pool", "max", "global_pool = 'max'"),
         ("num_clases", 3, "did you mean .num_classes"),
-        ("model_args", {"stem_width": 32}, "model_args"),
+        ("model_args", {"stem_width": 32}, "model_args: stem_width = 32 is not known"),
+        ("model_args", {"num_classes": 3}, "num_classes = 3 is not supported, expected 1000"),
     ],
 )
 def test_strict_configs(key: str, value: object, message: str) -> None:
@@ -226,7 +232,7 @@ def test_a_file_of_torchvision(classes: int, prefix: str, tmp_path) -> None:
 
 
 def test_the_file_of_resnet50(tmp_path) -> None:
-    with torch.device("meta"):
+    with on_meta():
         state = TORCHVISION.revert(ResNet(RESNET50).state_dict(), RESNET50)
     path = tmp_path / "resnet50.pth"
     torch.save({k: torch.zeros((), dtype=t.dtype).expand(t.shape) for k, t in state.items()}, path)

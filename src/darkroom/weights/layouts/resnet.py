@@ -48,7 +48,7 @@ def stages(config: ResNetConfig, theirs: str = "", ours: str = "") -> Iterator[E
 PRESETS = {"resnet50": RESNET50, "resnet101": RESNET101, "resnet152": RESNET152}
 TORCHVISION = Layout("torchvision-resnet", "layer1.0.conv1", torchvision, ResNet, PRESETS)
 
-FIXED: Json = {"global_pool": "avg", "model_args": ({}, None)}
+FIXED: Json = {"global_pool": "avg"}
 IGNORED = frozenset({"num_features", "pretrained_cfg", "label_names", "label_descriptions"})
 
 
@@ -63,8 +63,16 @@ def resnet_config(data: Json, where: str = "config.json") -> ResNetConfig:
     if name not in PRESETS:
         raise fields.error("architecture", f"is not supported, expected {' or '.join(PRESETS)}")
     classes = fields.take("num_classes", 1000)
-    fields.finish()
-    return replace(PRESETS[name], classes=classes)
+    arguments = Fields(
+        fields.take("model_args", None) or {},
+        f"{where}: model_args",
+        {**FIXED, "num_classes": classes},
+        frozenset(),
+    )
+    in_channels = arguments.take("in_chans", 3)
+    for read in (fields, arguments):
+        read.finish()
+    return replace(PRESETS[name], classes=classes, in_channels=in_channels)
 
 
 def resnet_json(config: ResNetConfig) -> dict[str, Any]:
@@ -73,7 +81,7 @@ def resnet_json(config: ResNetConfig) -> dict[str, Any]:
     Raises:
         ConfigError: timm has no network of these sizes.
     """
-    plain = replace(config, classes=0)
+    plain = replace(config, classes=0, in_channels=3)
     name = next((name for name, preset in PRESETS.items() if preset == plain), None)
     if name is None:
         raise ConfigError(f"timm has no ResNet of {config}")
@@ -82,10 +90,11 @@ def resnet_json(config: ResNetConfig) -> dict[str, Any]:
         "num_classes": config.classes,
         "num_features": config.widths[-1],
         "global_pool": "avg",
+        "model_args": {"in_chans": config.in_channels},
         "pretrained_cfg": {
             "classifier": "fc",
             "first_conv": "conv1",
-            "input_size": [3, 224, 224],
+            "input_size": [config.in_channels, 224, 224],
             "num_classes": config.classes,
         },
     }
