@@ -1,0 +1,157 @@
+"""A dual encoder with its tokenizer: pictures and sentences to unit vectors of one space."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from darkroom.atomic import atomic_write
+from darkroom.errors import CheckpointError, ImageError, ModelMismatchError
+from darkroom.images import ImageLike, open_image, peek
+from darkroom.models.contrastive import ContrastiveModel
+from darkroom.models.dual_encoder import DualEncoder
+from darkroom.text.tokenizer import Tokenizer
+from darkroom.text.wordpiece import WordPiece
+from darkroom.weights.load import load
+from darkroom.weights.locate import locate
+from darkroom.weights.save import save
+
+VIEW = "view.json"  # beside the weights: how pictures are brought to the model's size
+LENGTH = 200  # tokens of a sentence at most, where the model has no limit of its own
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What turns pictures and sentences into vectors whose dot product says how well they fit."""
+
+    model: ContrastiveModel | DualEncoder
+    tokenizer: Tokenizer | WordPiece
+    size: int  # pixels of a side that the model looks at
+    crop: bool = True  # it sees the middle square; else the whole picture, squeezed
+    name: str = ""  # what it was opened by
+
+    @torch.no_grad()
+    def images(self, pixels: Tensor) -> Tensor:
+        """(N, 3, size, size) uint8 -> (N, E) float32, on the CPU."""
+        place = self._place()
+        return _unit(
+            self.model.encode_image(part.to(place).float() / 255) for part in pixels.split(100)
+        )
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Sentences -> (N, E) float32, on the CPU."""
+        parts = (texts[i : i + 500] for i in range(0, len(texts), 500))
+        return _unit(self._text(part) for part in parts)
+
+    def read(self, source: ImageLike) -> Tensor:
+        """A picture as ``images`` takes it: (3, size, size) uint8.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return squared(source, self.size, self.crop)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a folder that ``open_encoder`` and ``load`` open."""
+        path = save(self.model, folder)
+        self.tokenizer.save(path / "tokenizer")
+        with atomic_write(path / VIEW) as file:
+            file.write(json.dumps({"size": self.size, "crop": self.crop}).encode())
+        return path
+
+    def _text(self, texts: Sequence[str]) -> Tensor:
+        place = self._place()
+        if isinstance(self.tokenizer, WordPiece):
+            assert isinstance(self.model, DualEncoder)
+            length = min(LENGTH, self.model.config.text.positions)
+            ids, mask = self.tokenizer.batch(texts, length)
+            return self.model.encode_text(ids.to(place), mask.to(place))
+        assert isinstance(self.model, ContrastiveModel)
+        ids = token_ids(self.tokenizer, texts, self.model.config.text.positions)
+        return self.model.encode_text(trimmed(ids, self.tokenizer.eos).to(place))
+
+    def _place(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def open_encoder(name: str | os.PathLike[str], device: str | None = None) -> Encoder:
+    """Open what ``Encoder.save`` wrote: a registered name or a folder.
+
+    Raises:
+        ModelNotFoundError: nothing is called that.
+        ModelMismatchError: it is another kind of model.
+        CheckpointError: the files cannot be used.
+    """
+    folder = locate(name).path
+    model = load(folder, device=device, dtype="float32")
+    if not isinstance(model, ContrastiveModel | DualEncoder):
+        raise ModelMismatchError(
+            f"{name}: a {type(model).__name__}, which does not compare pictures and texts; "
+            "train one: `darkroom train clip-flickr8k.toml`"
+        )
+    if not (folder / "tokenizer").is_dir():
+        raise CheckpointError(f"{folder}: no tokenizer/ in it, so it cannot read words")
+    try:
+        view = json.loads((folder / VIEW).read_text("utf-8"))
+        size, crop = int(view["size"]), bool(view["crop"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / VIEW}: not readable ({error}); it says how pictures are brought to size, "
+            'as {"size": 224, "crop": false}'
+        ) from None
+    kind = WordPiece if isinstance(model, DualEncoder) else Tokenizer
+    return Encoder(model, kind.from_folder(folder / "tokenizer"), size, crop, str(name))
+
+
+def squared(source: ImageLike, size: int, crop: bool = True) -> Tensor:
+    """A picture as (3, size, size) uint8.
+
+    Args:
+        crop: the shorter side is scaled to ``size`` and the middle of the longer one is taken;
+            else both sides are scaled to ``size``.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    picture = peek(source)
+    if picture.format == "JPEG":
+        picture.draft("RGB", (size, size))  # decodes at a half, a quarter or an eighth
+    try:
+        image = open_image(picture)
+    except ImageError as error:
+        name = Path(source).name if isinstance(source, str | os.PathLike) else "the picture"
+        raise ImageError(str(error).replace("the picture", name, 1)) from None
+    width, height = image.size
+    if crop:
+        width = height = min(image.size)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    box = (left, top, left + width, top + height)
+    small = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensor:
+    """(N, length) int64: begin, tokens, end, then end again as padding; cut to fit."""
+    ids = torch.full((len(texts), length), tokenizer.eos)
+    for row, text in zip(ids, texts, strict=True):
+        body = tokenizer.encode(text)[: length - 2]
+        row[: len(body) + 1] = torch.tensor([tokenizer.bos, *body])
+    return ids
+
+
+def trimmed(ids: Tensor, end: int) -> Tensor:
+    """Without the columns that hold padding alone; each row keeps its end."""
+    longest = int((ids != end).sum(1).amax()) if len(ids) else 0
+    return ids[:, : longest + 1]
+
+
+def _unit(parts: Iterable[Tensor]) -> Tensor:
+    return torch.cat([F.normalize(part.float(), dim=-1).cpu() for part in parts])
