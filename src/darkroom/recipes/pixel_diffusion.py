@@ -68,6 +68,7 @@ def train(config: Config) -> Iterator[FitStep]:
         classes=classes and classes + 1,
     )
     model = UnconditionalUNet(network)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     training = Training(model, config.fit)
     run = Run(config.out, "pixel-diffusion", config, training, config.save_every)
     schedule, prediction = NoiseSchedule.linear(), PREDICTIONS[config.prediction]()
