@@ -15,6 +15,8 @@ VERBS = (
     ["doctor"],
     ["bench"],
     ["train"],
+    ["embed"],
+    ["search"],
     ["models"],
     ["models", "list"],
     ["models", "add"],
