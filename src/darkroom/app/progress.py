@@ -23,8 +23,12 @@ class Progress:
     def __init__(self, title: str, total: float, unit: str = "step", preview: bool = False) -> None:
         self.title, self.total, self.unit, self.note = title, total, unit, ""
         self.done, self.started, self.first = 0.0, time.monotonic(), 0.0
-        self.live: Any = _live(self, preview) if is_live() else None
         self.tenths = 0
+        self.live: Any = self.display(preview) if is_live() else None
+
+    def display(self, preview: bool) -> Any:
+        """What shows it on a terminal."""
+        return _live(self, preview)
 
     def __enter__(self) -> Self:
         if self.live:

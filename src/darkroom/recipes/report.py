@@ -34,7 +34,8 @@ header p { color: var(--soft); margin: .25rem 0 1.5rem }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .5rem }
 figure { padding: .75rem; overflow-x: auto; width: fit-content; max-width: 100% }
 .charts figure { width: auto } .charts svg { width: 100%; height: auto }
-figure + figure, p + figure, table + figure { margin-top: 1rem } .charts figure { margin-top: 0 }
+figure + figure, p + figure, .wide + figure { margin-top: 1rem } .charts figure { margin-top: 0 }
+polyline { stroke-width: 1.6 }
 img { max-width: 100%; height: auto; display: block; image-rendering: pixelated }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .5rem }
 .wide { overflow-x: auto }
@@ -161,7 +162,7 @@ def _duration(seconds: float) -> str:
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A chart of the loss (logarithmic), and one for each other quantity that a run noted."""
+    """A chart of the losses, logarithmic if they span a decade, and one of each other note."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if "event" in row:
@@ -169,11 +170,15 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, value in row.items():
             if name not in ASIDE and isinstance(value, int | float):
                 series.setdefault(name, []).append((row["step"], value))
-    losses = {name: series.pop(name) for name in list(series) if name.endswith("loss")}
+    losses = {
+        name.replace("_", " "): series.pop(name) for name in list(series) if name.endswith("loss")
+    }
     charts = []
     if losses:
-        charts.append(line_chart(losses, title="loss", x="step", log=True))
-    charts += [line_chart({n: p}, title=n.replace("_", " "), x="step") for n, p in series.items()]
+        values = [value for points in losses.values() for _, value in points if value > 0]
+        wide = bool(values) and max(values) > 10 * min(values)  # else its ticks are odd numbers
+        charts.append(line_chart(losses, title="loss", x="step", log=wide))
+    charts += [line_chart({"": p}, title=n.replace("_", " "), x="step") for n, p in series.items()]
     return [f"<figure>{chart}</figure>" for chart in charts]
 
 

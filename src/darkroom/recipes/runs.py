@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Run:
         self.state, self.log = folder / "state.safetensors", folder / "log.jsonl"
         self.report = Report(recipe, config)
         self.saved = -1  # the step in ``state.safetensors``
+        self.noted: dict[str, float] = {}  # last
         self.board: Board | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.first():
@@ -108,7 +110,7 @@ class Run:
                 }
                 self._write(row | ({"skipped": skipped} if skipped else {}))
                 losses, skipped = [], 0
-            yield step
+            yield replace(step, noted=self.noted)
 
     def _save(self) -> None:
         if self.saved != self.training.step:
@@ -122,6 +124,7 @@ class Run:
 
     def note(self, **values: float) -> None:
         """Log what was measured at this step; the report draws it as curves."""
+        self.noted |= values
         self._write({"step": self.training.step, **values})
 
     def picture(self, name: str, image: Image.Image, caption: str = "") -> None:

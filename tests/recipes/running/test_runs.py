@@ -268,6 +268,7 @@ def test_a_report_stands_alone_and_escapes_everything(tmp_path):
     assert "&lt;script&gt;" in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "0.1235" in page
+    assert "mean loss" in page
     assert page.count("<svg") == 3  # losses, accuracy, and the one with the bad name
     assert (tmp_path / "samples.png").is_file()
 

@@ -8,7 +8,6 @@ import typer
 
 from darkroom.app import planned, values
 from darkroom.app.outcome import EXIT_CODES, Answer
-from darkroom.app.progress import Progress
 from darkroom.app.terminal import say, seconds_text, waiting
 
 EXAMPLES = """Examples:
@@ -81,40 +80,44 @@ def train(
 
 
 def watch(steps: Any, answer: Answer, name: str) -> None:
-    """Advance a training run to its end; on Ctrl-C let it save, then end with 130."""
-    bar: Progress | None = None
-    first = last = None
-    loss = 0.0
+    """Advance a training run to its end; on Ctrl-C let it save, then end with 130.
+
+    Of several processes, the first one speaks.
+    """
+    from darkroom.app.training_view import TrainingView
+    from darkroom.training import distributed
+
+    view: TrainingView | None = None
+    last, speaks = None, distributed.first()
     try:
         with contextlib.ExitStack() as stack:
             for step in steps:
-                if bar is None or (last and step.index <= last.index):  # a recipe may have stages
+                if not speaks:
+                    continue
+                if view is None or (last and step.index <= last.index):  # there may be stages
                     stack.close()
-                    first, loss = step.index, 0.0
-                    bar = stack.enter_context(Progress("train", step.steps - first))
-                    if first:
-                        say(f"going on after step {first} of {step.steps}")
+                    view = stack.enter_context(TrainingView(name, step))
+                    if step.index:
+                        view.say(f"going on after step {step.index} of {step.steps}")
                 last = step
-                # a mean over about the last fifty steps: single losses jump too much to read
-                weight = max(0.02, 1 / (step.index - first + 1))
-                loss += weight * (step.loss - loss)
-                bar.advance(1, f"loss {loss:.4f}, lr {step.lr:.2e}")
+                view.show(step)
     finally:
         close(steps)  # lets the run save, whatever ended it
-        if last is not None and bar is not None:
+        if last is not None and view is not None:
             answer.fields |= {
                 "step": last.index + 1,
                 "steps": last.steps,
                 "loss": last.loss,
-                "mean_loss": loss,
-                "seconds": round(bar.elapsed, 1),
+                "mean_loss": view.loss,
+                "seconds": round(view.elapsed, 1),
+                **({"noted": dict(last.noted)} if last.noted else {}),
             }
             state = "done" if last.index + 1 == last.steps else "saved; go on with the same command"
             say(
-                f"{name}: step {last.index + 1} of {last.steps}, loss {loss:.4f}, "
-                f"{seconds_text(bar.elapsed)}; {state}"
+                f"{name}: step {last.index + 1} of {last.steps}, loss {view.loss:.4f}, "
+                f"{seconds_text(view.elapsed)}; {state}"
             )
-    if last is None:
+    if last is None and speaks:
         say(f"{name}: already trained to its end")
 
 
