@@ -29,6 +29,6 @@ def test_a_heat_map_is_darkest_where_the_number_is_largest():
     cells = [node.get("fill") for node in root.iter() if node.tag.endswith("rect")][1:]
     assert cells == ["rgb(255,255,255)", "rgb(37,99,235)", "rgb(146,177,245)"]  # none for the NaN
     words = [node.text for node in root.iter() if node.tag.endswith("text")]
-    assert {"a", "<b", "c", "d", "0", "1", "0.5"} <= set(words)
+    assert {"a", "<b", "c", "d", "0.00", "1.00", "0.50"} <= set(words)
     assert ET.fromstring(matrix_chart([[1.0, 1.0]])) is not None  # nothing between them
     assert ET.fromstring(matrix_chart([])) is not None

@@ -95,7 +95,16 @@ def matrix_chart(
                 f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="rgb({shade})"/>'
             )
             ink = "#fff" if share > 0.55 else "#444"
-            parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{value:.2g}", "middle", 10, ink))
+            parts.append(
+                _text(
+                    x + cell / 2,
+                    y + cell / 2 + 4,
+                    f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}",
+                    "middle",
+                    10,
+                    ink,
+                )
+            )
     return _svg(width, height, parts)
 
 
