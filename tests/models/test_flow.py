@@ -71,7 +71,7 @@ def test_a_coupling_keeps_the_mass():
 
 def test_log_prob_is_the_change_of_variables():
     torch.manual_seed(0)
-    flow = shaken(Flow(FlowConfig(size=2, steps=(2,), hidden=(8,))))
+    flow = shaken(Flow(FlowConfig(size=2, steps=(2,), hidden=(8,), dense=(False,))))
     x = torch.rand(1, 1, 2, 2, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda one: flow(one)[0], x).reshape(4, 4)
     base = torch.distributions.Normal(0.0, 1.0).log_prob(flow(x)[0]).sum()
@@ -84,7 +84,7 @@ def test_log_prob_integrates_to_one():
     The logit lets a little mass fall outside of [0, 1]; how much is counted by sampling.
     """
     torch.manual_seed(0)
-    flow = Flow(FlowConfig(size=2, steps=(2,), hidden=(8,))).double()
+    flow = Flow(FlowConfig(size=2, steps=(2,), hidden=(8,), dense=(False,))).double()
     with torch.no_grad():
         for p in flow.parameters():
             p += 0.1 * torch.randn(p.shape)
@@ -136,7 +136,7 @@ def test_samples():
     ("change", "message"),
     [
         ({"size": 30}, "30 cannot be halved 2 times"),
-        ({"steps": (3,)}, "steps has 1 levels, hidden 2"),
+        ({"steps": (3,)}, "1, 2 and 2 levels"),
         ({"alpha": 0.5}, "alpha must be"),
     ],
 )

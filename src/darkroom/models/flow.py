@@ -19,15 +19,20 @@ from torch import Tensor, nn
 class FlowConfig:
     image_channels: int = 1
     size: int = 28  # pixels; a multiple of 2^levels
-    steps: tuple[int, ...] = (12, 12)  # per level, finest first
-    hidden: tuple[int, ...] = (96, 192)  # channels of the coupling networks, per level
+    steps: tuple[int, ...] = (6, 10)  # per level, finest first
+    hidden: tuple[int, ...] = (64, 160)  # width of the coupling networks, per level
+    dense: tuple[bool, ...] = (
+        False,
+        True,
+    )  # per level: fully connected networks (NICE)
     alpha: float = 0.05  # keeps the logit finite: it sees alpha + (1 - 2 alpha) x
 
     def __post_init__(self) -> None:
-        if len(self.steps) != len(self.hidden):
+        levels = len(self.steps), len(self.hidden), len(self.dense)
+        if len(set(levels)) > 1:
             raise ValueError(
-                f"steps has {len(self.steps)} levels, hidden {len(self.hidden)}; "
-                "expected one value per level in each"
+                "steps, hidden and dense have {}, {} and {} levels; "
+                "expected one value per level in each".format(*levels)
             )
         if self.size % 2 ** len(self.steps):
             raise ValueError(f"size {self.size} cannot be halved {len(self.steps)} times")
@@ -47,10 +52,11 @@ class Flow(nn.Module):
         self.levels = nn.ModuleList()
         self.shapes: list[tuple[int, int, int]] = []  # of what each level hands out, (C, H, W)
         channels, side = config.image_channels, config.size
-        for level, (steps, hidden) in enumerate(zip(config.steps, config.hidden, strict=True)):
-            last = level == len(config.steps) - 1
-            self.levels.append(Level(4 * channels, steps, hidden, split=not last))
-            channels, side = (4 if last else 2) * channels, side // 2
+        for level, steps in enumerate(config.steps):
+            last, side = level == len(config.steps) - 1, side // 2
+            sizes = (4 * channels, config.hidden[level], side if config.dense[level] else None)
+            self.levels.append(Level([Step(*sizes) for _ in range(steps)], 4 * channels, last))
+            channels *= 4 if last else 2
             self.shapes.append((channels, side, side))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,12 +100,12 @@ class Flow(nn.Module):
 
 
 class Level(nn.Module):
-    """Squeeze, steps of flow, and a split: at the last level everything is handed out."""
+    """Squeeze, steps of flow, and a split: the last level hands out everything."""
 
-    def __init__(self, channels: int, steps: int, hidden: int, split: bool) -> None:
+    def __init__(self, steps: list["Step"], channels: int, last: bool) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(Step(channels, hidden) for _ in range(steps))
-        self.split = Split(channels // 2) if split else None
+        self.steps = nn.ModuleList(steps)
+        self.split = None if last else Split(channels // 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C / 4, 2 h, 2 w) to what goes on, what is handed out, the log-determinant (B,)."""
@@ -130,11 +136,11 @@ class Level(nn.Module):
 class Step(nn.Module):
     """One step of flow (figure 2a)."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, side: int | None = None) -> None:
         super().__init__()
         self.norm = ActNorm(channels)
         self.mix = Mix(channels)
-        self.couple = Coupling(channels, hidden)
+        self.couple = Coupling(channels, hidden, side)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, of_norm = self.norm(x)
@@ -183,18 +189,30 @@ class Mix(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Scales and shifts one half of the channels by what the other half says (section 3.3)."""
+    """Scales and shifts one half of the channels by what the other half says (section 3.3).
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    Args:
+        hidden: channels of its network between three convolutions.
+        side: height and width for a fully connected network instead, which sees all at once
+            (Dinh et al., arXiv:1410.8516): at 7x7 a hundredth of the work of convolutions.
+    """
+
+    def __init__(self, channels: int, hidden: int, side: int | None = None) -> None:
         super().__init__()
         half = channels // 2
-        last = nn.Conv2d(hidden, channels, 3, padding=1)
+        if side is None:
+            last = nn.Conv2d(hidden, channels, 3, padding=1)
+            first, middle = nn.Conv2d(half, hidden, 3, padding=1), nn.Conv2d(hidden, hidden, 1)
+            self.network = nn.Sequential(first, nn.ReLU(), middle, nn.ReLU(), last)
+        else:
+            last = nn.Linear(hidden, channels * side**2)
+            first, middle = nn.Linear(half * side**2, hidden), nn.Linear(hidden, hidden)
+            shape = nn.Unflatten(1, (channels, side, side))
+            self.network = nn.Sequential(
+                nn.Flatten(), first, nn.ReLU(), middle, nn.ReLU(), last, shape
+            )
         nn.init.zeros_(last.weight)  # begins as the identity
         nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
-        self.network = nn.Sequential(
-            nn.Conv2d(half, hidden, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(hidden, hidden, 1), nn.ReLU(), last,
-        )  # fmt: skip
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept, changed = x.chunk(2, 1)

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
 
 RECIPES = (
     "autoencoder",
+    "compare_families",
     "digit_classifier",
+    "flow",
+    "gan",
     "latent_diffusion",
     "mnist",
     "pixel_diffusion",
     "segmentation",
+    "vae",
 )
 
 
