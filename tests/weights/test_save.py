@@ -184,6 +184,32 @@ def test_refuses_places_that_are_no_model(tmp_path):
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize("size", [8, (8, 16)])
+def test_pixel_diffusion_goes_through_us_unchanged(classes, size, tmp_path):
+    unet = diffusers.UNet2DModel(
+        sample_size=size,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=classes,
+    )
+    unet.save_pretrained(tmp_path / "theirs")
+    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction", clip_sample=False)
+    scheduler.save_pretrained(tmp_path / "theirs")
+    folder = save(load(tmp_path / "theirs"), tmp_path / "ours")
+    again = diffusers.UNet2DModel.from_pretrained(folder)
+    assert all(
+        torch.equal(a, b) for a, b in zip(unet.parameters(), again.parameters(), strict=True)
+    )
+    assert_config_kept(unet.config, again.config)
+    found = diffusers.DDPMScheduler.from_pretrained(folder).config
+    assert {k: v for k, v in found.items() if k[0] != "_"} == {
+        k: v for k, v in scheduler.config.items() if k[0] != "_"
+    }
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 )

@@ -25,10 +25,11 @@ from darkroom.diffusion.prediction import Sample
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.models.unconditional_unet import MNIST, UnconditionalUNet, UnconditionalUNetConfig
-from darkroom.recipes.pixel_diffusion import noise_curve, save_model, sheet
+from darkroom.recipes.pixel_diffusion import noise_curve, sheet
 from darkroom.recipes.runs import Run
 from darkroom.training.data import Images, idx
 from darkroom.training.fit import Draw, FitStep, Training, step_generator
+from darkroom.weights.save import save
 
 if TYPE_CHECKING:
     from darkroom.recipes.mnist import Config
@@ -101,7 +102,7 @@ def train(config: "Config") -> Iterator[FitStep]:
         sampling=SamplingConfig(sampler="ddpm", settings={"prediction_type": "sample"}),
         settings={"size": (SIZE, SIZE)},
     )
-    save_model(pixel_model, config.out / "model")
+    save(pixel_model, config.out / "model")
     run.report.chart(noise_curve(pixel_model.schedule))
     g = torch.Generator().manual_seed(config.fit.seed)
     if classes:

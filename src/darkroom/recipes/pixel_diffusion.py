@@ -5,7 +5,6 @@ for classifier-free guidance (Ho & Salimans, arXiv:2207.12598): class K of a set
 stands for none.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,7 +114,7 @@ def train(config: Config) -> Iterator[FitStep]:
         sampling=sampling(config.prediction),
         settings={"size": tuple(images.pixels.shape[2:])},
     )
-    save_model(finished, config.out / "model")
+    save(finished, config.out / "model")
     yield from report(config, run, finished, images, held_out)
     run.finish(unet=finished.unet)
 
@@ -165,16 +164,6 @@ def sampling(prediction: str) -> SamplingConfig:
         "clip_sample": True,
     }
     return SamplingConfig(sampler="ddpm", settings=settings)
-
-
-def save_model(model: PixelDiffusion, folder: Path) -> None:
-    """As diffusers keeps a pixel model: network and scheduler side by side in one folder."""
-    save(model.unet, folder)
-    described = json.loads((folder / "config.json").read_text("utf-8"))
-    size = list(model.settings["size"])
-    described["sample_size"] = size[0] if len(set(size)) == 1 else size
-    write_json(folder / "config.json", described)
-    write_json(folder / "scheduler_config.json", model.sampling.to_diffusers())
 
 
 def report(

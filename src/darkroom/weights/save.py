@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from darkroom.atomic import atomic_write, sync_folder
 from darkroom.config import to_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
+from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder
 from darkroom.models.clip_text import ClipTextModel
@@ -53,7 +54,7 @@ from darkroom.weights.single_file import OWN
 TASKS = {5: "Inpaint", 1: "Depth2Img", 4: "InstructPix2Pix"}
 
 
-def save(model: LatentDiffusion | nn.Module, path: str | os.PathLike[str]) -> Path:
+def save(model: LatentDiffusion | PixelDiffusion | nn.Module, path: str | os.PathLike[str]) -> Path:
     """Write a model: to a folder as diffusers writes it, or to a ``.safetensors`` single file.
 
     The weights keep their dtype. What is there under that name is replaced once the new one is
@@ -61,7 +62,7 @@ def save(model: LatentDiffusion | nn.Module, path: str | os.PathLike[str]) -> Pa
     reads as well.
 
     Args:
-        model: a ``LatentDiffusion``, or one network (to a folder).
+        model: a ``LatentDiffusion``, or a ``PixelDiffusion`` or one network (to a folder).
         path: a folder, or a file ending with ``.safetensors``.
 
     Returns:
@@ -82,6 +83,12 @@ def save(model: LatentDiffusion | nn.Module, path: str | os.PathLike[str]) -> Pa
     if isinstance(model, LatentDiffusion):
         with _fresh_folder(path) as folder:
             _write_pipeline(model, folder)
+    elif isinstance(model, PixelDiffusion):
+        height, width = model.settings.get("size", (None, None))
+        sample = height if height == width else [height, width]
+        with _fresh_folder(path) as folder:
+            _write_network(model.unet, folder, {"sample_size": sample})
+            write_json(folder / "scheduler_config.json", model.sampling.to_diffusers())
     elif isinstance(model, nn.Module):
         with _fresh_folder(path) as folder:
             _write_network(model, folder)
