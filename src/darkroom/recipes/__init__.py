@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 RECIPES = (
     "autoencoder",
+    "clip",
     "compare_families",
     "digit_classifier",
     "flow",
