@@ -109,6 +109,7 @@ def test_a_network_with_buffers(tmp_path):
         ("ddpm-256", [113_673_219]),
         ("google/ddpm-cat-256", [113_673_219]),
         ("resnet50", [25_557_032]),
+        ("distilbert", [66_362_880]),
     ],
 )
 def test_published_sizes(name, parameters):

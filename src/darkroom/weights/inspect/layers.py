@@ -18,7 +18,17 @@ from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import ConfigError
 from darkroom.models.autoencoder import SD_AUTOENCODER, SDXL_AUTOENCODER, Autoencoder
 from darkroom.models.clip_text import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, ClipTextModel
+from darkroom.models.digit_classifier import DigitClassifier, DigitClassifierConfig
+from darkroom.models.distilbert import DISTILBERT, DistilBert
+from darkroom.models.dual_encoder import BOOK_CLIP, DualEncoder
+from darkroom.models.flow import Flow, FlowConfig
+from darkroom.models.gan import GAN, GANConfig
 from darkroom.models.resnet import RESNET50, RESNET101, RESNET152, ResNet
+from darkroom.models.segmentation.unet import SegmentationUNet, SegmentationUNetConfig
+from darkroom.models.segmentation.unet_resnet import (
+    SegmentationUNetResNet,
+    SegmentationUNetResNetConfig,
+)
 from darkroom.models.tiny_autoencoder import TAESD, TinyAutoencoder
 from darkroom.models.unconditional_unet import (
     DDPM_256,
@@ -38,6 +48,7 @@ from darkroom.models.unet import (
     UNet,
 )
 from darkroom.text.encoder import PromptEncoder
+from darkroom.models.vae import VAE, VAEConfig
 from darkroom.tracing import Trace, trace
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.catalog import CATALOG, Known, lookup
@@ -46,6 +57,7 @@ from darkroom.weights.families import SETTINGS
 Size = tuple[int, int]  # height, width, in pixels
 LATENT = 8  # pixels per latent, for a U-Net that comes without its autoencoder
 TOKENS = 77
+SENTENCE = 40  # tokens of a caption, for networks that take any number
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,18 @@ ALONE: Mapping[str, tuple[Callable[[Any], nn.Module], Any, Size]] = MappingProxy
         "sdxl-vae-fp16-fix": (Autoencoder, SDXL_AUTOENCODER, (1024, 1024)),
         "taesd": (TinyAutoencoder, TAESD, (512, 512)),
         "taesdxl": (TinyAutoencoder, TAESD, (1024, 1024)),
+        "clip-resnet50-distilbert": (DualEncoder, BOOK_CLIP, (224, 224)),
+        "digit-classifier": (DigitClassifier, DigitClassifierConfig(), (28, 28)),
+        "distilbert": (DistilBert, DISTILBERT, (224, 224)),
+        "flow": (Flow, FlowConfig(), (28, 28)),
+        "gan": (GAN, GANConfig(), (28, 28)),
+        "vae": (VAE, VAEConfig(), (28, 28)),
+        "segmentation-unet": (SegmentationUNet, SegmentationUNetConfig(), (256, 256)),
+        "segmentation-unet-resnet": (
+            SegmentationUNetResNet,
+            SegmentationUNetResNetConfig(),
+            (256, 256),
+        ),
         "resnet50": (ResNet, replace(RESNET50, classes=1000), (224, 224)),
         "resnet101": (ResNet, replace(RESNET101, classes=1000), (224, 224)),
         "resnet152": (ResNet, replace(RESNET152, classes=1000), (224, 224)),
@@ -218,8 +242,27 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
         yield Network(part, model, tuple(given))
     elif isinstance(model, ClipTextModel):
         yield Network(part, model, (_ids(batch, model.config.positions),))
-    elif isinstance(model, ResNet):
+    elif isinstance(model, DistilBert):
+        yield Network(part, model, (_ids(batch, SENTENCE),))
+    elif isinstance(model, DualEncoder):
+        image = _empty(batch, 3, *(size or (224, 224)))
+        yield Network(part, model, (image, _ids(batch, SENTENCE)))
+    elif isinstance(model, GAN):
+        latent = _empty(batch, model.config.latent)
+        image = _empty(batch, model.config.image_channels, model.config.size, model.config.size)
+        yield Network("generator", model.generator, (latent,))
+        yield Network("discriminator", model.discriminator, (image,))
+    elif isinstance(model, VAE):
+        image = _empty(batch, model.config.image_channels, model.config.size, model.config.size)
+        yield Network("encoder", model.encoder, (image,))
+        yield Network("decoder", model.decoder, (_empty(batch, model.config.latent),))
+    elif isinstance(model, Flow | DigitClassifier):
+        yield Network(part, model, (_empty(batch, 1, *(size or (28, 28))),))
+    elif isinstance(model, ResNet | SegmentationUNet):
         image = _empty(batch, model.config.in_channels, *(size or (224, 224)))
+        yield Network(part, model, (image,))
+    elif isinstance(model, SegmentationUNetResNet):
+        image = _empty(batch, model.config.encoder.in_channels, *(size or (224, 224)))
         yield Network(part, model, (image,))
     else:
         raise ConfigError(
