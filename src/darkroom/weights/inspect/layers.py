@@ -47,8 +47,8 @@ from darkroom.models.unet import (
     SDXL_REFINER,
     UNet,
 )
-from darkroom.text.encoder import PromptEncoder
 from darkroom.models.vae import VAE, VAEConfig
+from darkroom.text.encoder import PromptEncoder
 from darkroom.tracing import Trace, trace
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.catalog import CATALOG, Known, lookup
