@@ -160,3 +160,24 @@ def wait_for(path, process):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < limit
         time.sleep(0.02)
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(data, tmp_path):
+    """Under a limit on the size of files, which the first state passes."""
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))\n"
+        "from darkroom.train import main\n"
+        "main()\n"
+    )
+    path = recipe(data, tmp_path, steps=20)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(path), "--json"],
+        capture_output=True, text=True, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if " % (" not in line]
+    assert len(errors) == 1, done.stderr
+    assert f"{tmp_path / 'data' / 'state.safetensors'}: no room for" in errors[0]
+    assert json.loads(done.stdout)["exit_code"] == 1
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["log.jsonl"]

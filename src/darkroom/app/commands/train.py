@@ -85,10 +85,11 @@ def watch(steps: Any, answer: Answer, name: str) -> None:
     Of several processes, the first one speaks.
     """
     from darkroom.app.training_view import TrainingView
+    from darkroom.errors import CancelledError
     from darkroom.training import distributed
 
     view: TrainingView | None = None
-    last, speaks = None, distributed.first()
+    last, speaks, failed = None, distributed.first(), False
     try:
         with contextlib.ExitStack() as stack:
             for step in steps:
@@ -101,9 +102,14 @@ def watch(steps: Any, answer: Answer, name: str) -> None:
                         view.say(f"going on after step {step.index} of {step.steps}")
                 last = step
                 view.show(step)
+    except (KeyboardInterrupt, CancelledError):
+        raise
+    except BaseException:  # its own line says all
+        failed = True
+        raise
     finally:
         close(steps)  # lets the run save, whatever ended it
-        if last is not None and view is not None:
+        if last is not None and view is not None and not failed:
             answer.fields |= {
                 "step": last.index + 1,
                 "steps": last.steps,
