@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import darkroom
 import darkroom.recipes
 from darkroom.config import from_dict
 from darkroom.errors import ConfigError, LayoutError
@@ -20,6 +21,7 @@ from darkroom.recipes import run, segmentation
 from darkroom.recipes.segmentation import batch, crop, guesses, load_backbone, network
 from darkroom.training.data.camvid import VOID, camvid
 from darkroom.training.fit import Draw, FitOptions, Training
+from darkroom.training.segmentation import Scores
 from darkroom.weights.layouts.resnet import TORCHVISION
 from darkroom.weights.save import write_tensors
 
@@ -89,7 +91,9 @@ def test_it_learns_and_reports(street, tmp_path):
         assert words in report
     with Image.open(tmp_path / "run/test.png") as sheet:
         assert sheet.size == (3 * 40, 3 * 30)
-    assert (tmp_path / "run/network.safetensors").is_file()
+    model = darkroom.load(tmp_path / "run/model", dtype="float32")
+    scores = Scores.of(segmentation.evaluate(model, camvid(street, "test")))
+    assert scores.mean_iou == pytest.approx(noted["final_test_iou"])
 
 
 def test_it_goes_on_with_the_same_losses(street, tmp_path):

@@ -21,6 +21,7 @@ from darkroom.models.segmentation.unet_resnet import (
     SegmentationUNetResNetConfig,
 )
 from darkroom.recipes.runs import Run
+from darkroom.training import distributed
 from darkroom.training.data.camvid import CLASSES, COLOURS, VOID, Scenes, camvid
 from darkroom.training.fit import Draw, FitOptions, FitStep, Group, Training
 from darkroom.training.segmentation import (
@@ -31,6 +32,7 @@ from darkroom.training.segmentation import (
 )
 from darkroom.weights.files import read_tensors
 from darkroom.weights.layouts.resnet import TORCHVISION
+from darkroom.weights.save import save
 
 # of ImageNet, per colour: what pretrained encoders were trained with
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,7 +44,7 @@ class Config:
     """``recipe = "segmentation"``; exactly one of ``unet`` and ``resnet`` is given."""
 
     data: Path  # CamVid's six folders
-    out: Path
+    out: Path  # the run; ``darkroom.load`` opens ``out/model``
     unet: SegmentationUNetConfig | None = None
     resnet: SegmentationUNetResNetConfig | None = None
     backbone_weights: Path | None = None  # of a ResNet, in torchvision's or timm's names
@@ -91,6 +93,8 @@ def train(config: Config) -> Iterator[FitStep]:
     model.load_state_dict(training.averaged())
     show(run, model, scenes)
     run.finish(network=model)
+    if distributed.first():
+        save(model, config.out / "model")
 
 
 def network(config: Config) -> Network:
