@@ -119,6 +119,8 @@ def test_one_page_compares_the_four(digits, tmp_path):
     page = (out / "report.html").read_text()
     assert page.count("<figure>") == 4 and "Side by side" in page
     assert (out / "families.png").is_file()
+    assert [row["bits/dim"][:2] for row in facts["rows"][1:3]] == ["no", "<="]
+    assert float(facts["rows"][4]["bits/dim"].split()[1]) > 0
     assert list(run(path)) == []  # nothing is left; the page is written again from what was drawn
 
 
