@@ -46,6 +46,7 @@ THROUGH = {
     "darkroom.generation.metadata": "generation/test_generation_metadata.py",
     "darkroom.generation.preview": "generation/test_generation_runs.py",
     "darkroom.generation.timeline": "generation/test_generation_runs.py",
+    "darkroom.models.patch_discriminator": "recipes/test_latent_recipes.py",
     "darkroom.recipes.report": "recipes/test_recipes.py",
     "darkroom.recipes.runs": "recipes/test_recipes.py",
     "darkroom.recipes.running.stopping": "recipes/running/test_runs.py",

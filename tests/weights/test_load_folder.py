@@ -253,3 +253,13 @@ def test_an_outdated_scheduler_file_is_read_as_diffusers_reads_it(folder):
     pipeline.scheduler.set_timesteps(10)
     levels = load(folder).sampling.levels(10)
     assert list(levels.timesteps) == pipeline.scheduler.timesteps.tolist()
+
+
+def test_a_network_is_built_without_memory():
+    """Layers pass ``device=None`` on, which must not mean the CPU."""
+    from darkroom.models.clip_text import CLIP_L, ClipTextModel
+    from darkroom.weights.assemble import on_meta
+
+    with on_meta():
+        network = ClipTextModel(CLIP_L)
+    assert all(tensor.is_meta for tensor in network.state_dict().values())

@@ -184,6 +184,7 @@ def sampling(config: Config) -> SamplingConfig:
         "beta_end": 0.012,
         "prediction_type": {"velocity": "v_prediction", "noise": "epsilon"}[config.prediction],
         "timestep_spacing": "trailing",
+        "clip_sample": False,  # of ddim and ddpm: latents are not bounded
     }
     return SamplingConfig(sampler=config.sampler, settings=settings)
 

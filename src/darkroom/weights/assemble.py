@@ -87,8 +87,8 @@ class _Bare(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in self.makers:
-            kwargs.setdefault("device", "meta")
+        if func in self.makers and kwargs.get("device") is None:  # layers say device=None
+            kwargs["device"] = "meta"
         elif getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
