@@ -59,7 +59,9 @@ def train(
     Ctrl-C saves and exits with 130; the same command goes on from there, with the same losses.
     """
     import darkroom.recipes as recipes
+    from darkroom.acceleration import keep_freed_memory
 
+    keep_freed_memory()
     shipped = Path(recipes.__file__).parent / config.name
     path = config if config.is_file() or not shipped.is_file() else shipped
     values.existing(path, "file")
