@@ -177,6 +177,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "CLIP from scratch", "book", ("^image_projection.", "^text_projection.", "^text_encoder.")
     ),
+    Rule("dual encoder", "Darkroom", ("^image_projection.", "^text_projection.", "^text.token.")),
     Rule("safety checker", "diffusers", ("concept_embeds", "vision_model.")),
     Rule("CLIP", "Hugging Face", ("^text_model.encoder.", "^vision_model.encoder.")),
     Rule("CLIP text encoder", "Hugging Face", ("text_model.encoder.layers.0.",)),
