@@ -25,7 +25,7 @@ class FlowConfig:
         False,
         True,
     )  # per level: fully connected networks (NICE)
-    alpha: float = 0.05  # keeps the logit finite: it sees alpha + (1 - 2 alpha) x
+    alpha: float = 1e-6  # keeps the logit finite: it sees alpha + (1 - 2 alpha) x
 
     def __post_init__(self) -> None:
         levels = len(self.steps), len(self.hidden), len(self.dense)
@@ -42,6 +42,9 @@ class FlowConfig:
 
 class Flow(nn.Module):
     """Images to unit normal latents and back.
+
+    With a small alpha the logit spreads black and white, which are narrow spikes among 8-bit
+    values, over several units (Papamakarios et al., arXiv:1705.07057, appendix E.2).
 
     Call ``initialise`` once, on a batch, before training.
     """

@@ -20,7 +20,7 @@ class Config:
 
     data: Path = Path("data/mnist")  # a folder with MNIST's four files
     out: Path = Path("runs/flow")  # the run: state, log, and the finished ``out/flow.safetensors``
-    temperature: float = 0.7  # deviation of the latents that are drawn (section 5)
+    temperature: float = 0.85  # deviation of the latents that are drawn (section 5)
     evaluate_every: int = 200  # steps
     save_every: int = 200  # steps
     model: FlowConfig = field(default_factory=FlowConfig)

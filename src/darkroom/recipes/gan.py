@@ -20,7 +20,7 @@ class Config:
 
     data: Path = Path("data/mnist")  # a folder with MNIST's four files
     out: Path = Path("runs/gan")  # the run: state, log, and the finished ``out/gan.safetensors``
-    generator_lr: float = 5e-4  # two rates steady the game (Heusel et al., arXiv:1706.08500)
+    generator_lr: float = 1e-3  # two rates steady the game (Heusel et al., arXiv:1706.08500)
     evaluate_every: int = 100  # steps
     save_every: int = 500  # steps
     model: GANConfig = field(default_factory=GANConfig)
