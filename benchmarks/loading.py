@@ -1,10 +1,12 @@
 """Time and memory of opening an SD 1.5 folder: Darkroom beside diffusers, in turns.
 
-    python benchmarks/loading.py [--repeats 3] [--json FILE]
+    python benchmarks/loading.py [--repeats 3] [--folder DIR]
 
-Each run is a fresh process with its libraries imported before the clock starts. "used" is after
-every weight was read once, as the first step of a generation does: files are mapped, and opening
-alone reads little. The folder has the true sizes (4.3 GB in float32) and zeros for weights.
+Each run is a fresh process. "open" is loading alone, with the libraries imported; "from nothing" is
+what a program waits that has imported torch: the library's import and loading. "used" is loading
+and reading every weight once, as the first step of a generation does: files are mapped, and opening
+alone reads little. Medians, ratios in wall and CPU time, written to results/. The folder has the
+true sizes (4.3 GB in float32) and zeros for weights.
 """
 
 import argparse
@@ -15,6 +17,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+import machine
 
 CASES = {  # name: dtype in the files, dtype asked for
     "float32 as float32": ("float32", "float32"),
@@ -56,6 +61,7 @@ def run(library: str, folder: str, dtype: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(1)
+    began, began_cpu = time.perf_counter(), time.process_time()
     if library == "darkroom":
         from darkroom.weights.load import load
 
@@ -81,6 +87,8 @@ def run(library: str, folder: str, dtype: str) -> dict[str, float]:
     with torch.no_grad():
         sum(p.view(-1)[::512].float().sum() for n in networks for p in n.parameters())
     return {
+        "nothing_s": opened - began,
+        "nothing_cpu_s": opened_cpu - began_cpu,
         "open_s": opened - started,
         "open_cpu_s": opened_cpu - cpu,
         "used_s": time.perf_counter() - started,
@@ -100,7 +108,8 @@ def peak() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="keeps the checkpoints (6.4 GB)")
+    parser.add_argument("--out", type=Path, default=machine.RESULTS)
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -109,12 +118,12 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as place:
         for case, (stored, asked) in CASES.items():
-            folder = Path(place) / stored
+            folder = (arguments.folder or Path(place)) / stored
             if not folder.exists():
                 make(folder, stored)
             runs: dict[str, list[dict[str, float]]] = {"darkroom": [], "diffusers": []}
-            for _ in range(arguments.repeats):
-                for library, done in runs.items():
+            for turn in range(arguments.repeats):
+                for library, done in runs.items() if turn % 2 else reversed(runs.items()):
                     command = [sys.executable, __file__, "--run", library, str(folder), asked]
                     output = subprocess.run(command, capture_output=True, text=True, check=True)
                     done.append(json.loads(output.stdout.splitlines()[-1]))
@@ -122,20 +131,40 @@ def main() -> None:
                 library: {key: statistics.median(r[key] for r in done) for key in done[0]}
                 for library, done in runs.items()
             }
-            size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e9
-            show(case, size, results[case])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+            print(case, json.dumps(results[case]), file=sys.stderr, flush=True)
+    facts = machine.describe(1)
+    fields = {"machine": facts, "cases": results}
+    text = markdown(fields)
+    print(text, *machine.write(arguments.out, f"loading-{machine.slug(facts)}", fields, text))
 
 
-def show(case: str, size: float, result: dict[str, dict[str, float]]) -> None:
-    print(f"{case} ({size:.2f} GB of files)")
-    for library, values in result.items():
-        print(
-            f"  {library:10} open {values['open_s']:6.2f} s ({values['open_cpu_s']:5.2f} CPU), "
-            f"used {values['used_s']:6.2f} s ({values['used_cpu_s']:5.2f} CPU), peak "
-            f"{values['open_peak_gb']:5.2f} GB open, {values['used_peak_gb']:5.2f} GB used"
+def markdown(fields: dict[str, Any]) -> str:
+    lines = [
+        "# Loading an SD 1.5 folder of true size beside diffusers",
+        "",
+        machine.line(fields["machine"]),
+        "",
+        "Fresh processes on one thread, in turns; medians, in seconds. Open: loading alone. From "
+        "nothing: importing the library (after torch) and loading. Used: loading, and reading "
+        "every weight once. Ratios are diffusers' figure over ours, above 1 is quicker or smaller.",
+        "",
+        "| files, asked for | | diffusers | darkroom | ratio | ratio of CPU time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case, result in fields["cases"].items():
+        ours, theirs = result["darkroom"], result["diffusers"]
+        for name, key in (("open", "open"), ("from nothing", "nothing"), ("used", "used")):
+            wall, cpu = (theirs[f"{key}{k}"] / ours[f"{key}{k}"] for k in ("_s", "_cpu_s"))
+            lines.append(
+                f"| {case} | {name} | {theirs[f'{key}_s']:.2f} | {ours[f'{key}_s']:.2f} | "
+                f"**{wall:.2f}** | {cpu:.2f} |"
+            )
+        peaks = [result[name]["used_peak_gb"] for name in ("diffusers", "darkroom")]
+        lines.append(
+            f"| {case} | peak, GB (weights {ours['weights_gb']:.2f}) | {peaks[0]:.2f} | "
+            f"{peaks[1]:.2f} | **{peaks[0] / peaks[1]:.2f}** | |"
         )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,8 @@ def report(run: Run, model: Autoencoder, pictures: CaptionedPictures, which: str
         ("PSNR, dB", "SSIM"),
         [(f"{found['psnr']:.2f}", f"{found['ssim']:.4f}")],
     )
-    image = over_white(pictures.pixels[:SHOWN], model)
+    shown = pictures.pixels[:: max(1, len(pictures) // SHOWN)][:SHOWN]
+    image = over_white(shown, model)
     output = model.decode(model.encode(image))
     both = to_pictures(torch.cat((image, output)).cpu())
     run.picture("reconstructions", grid(both, len(image)), f"{which}: pictures, and what returns")
