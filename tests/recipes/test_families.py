@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from darkroom.recipes import compare_families, flow, run, vae
+from darkroom.recipes import compare_families, flow, gan, run, vae
 from darkroom.recipes.compare_families import Config
 from darkroom.training.data import idx
 
@@ -138,3 +138,4 @@ def test_the_diffusion_family_is_the_recipe_of_pixels(tmp_path):
     config = Config(data=tmp_path, out=tmp_path / "out")
     assert config.pixel_diffusion.out == tmp_path / "out" / "diffusion"
     assert config.pixel_diffusion.samples == 0
+    assert config.gan == gan.Config()
