@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.ops.attention import BACKENDS, attend_plain, attend_reference
+from darkroom.ops.attention import BACKENDS, attend_plain, attend_reference, attend_torch
 from darkroom.ops.normalization import GROUP_NORM_SILU, group_norm_silu_reference
 
 
@@ -96,3 +96,16 @@ def test_group_norm_silu(row: str, shape: str, order: torch.memory_format) -> No
     group_norm_silu_reference(*wanted, groups, 1e-5).sin().sum().backward()
     for a, b in zip(leaves, wanted, strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 8, 15, 16, 17])
+def test_narrow_heads_are_padded_without_a_trace(width):
+    g = torch.Generator().manual_seed(width)
+    ours = [torch.randn(2, 3, 20, width, generator=g).requires_grad_() for _ in range(3)]
+    theirs = [x.detach().clone().requires_grad_() for x in ours]
+    a, b = attend_torch(*ours), attend_reference(*theirs)
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    (a * a).sum().backward()
+    (b * b).sum().backward()
+    for x, y in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-5)
