@@ -69,6 +69,7 @@ def figures(folder: Path) -> dict[str, Any]:
     if running := [(row["step"], row["running_loss"]) for row in rows if "running_loss" in row]:
         inside = [step for step, loss in running if BAND[0] <= loss <= BAND[1]]
         found |= {"running_loss": running[-1][1], "in_band_from_step": min(inside, default=None)}
+        found["epochs"] = found["steps"] / fit["period"]
     if (judged := folder / "judged.json").is_file():
         drawn = {name: facts["config"][name] for name in ("sampler", "guidance", "samples")}
         drawn["sampling_steps"] = facts["config"]["steps"]
