@@ -1,0 +1,19 @@
+"""The two training loops that are timed do the same thing. The figures are not tested."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import training  # noqa: E402
+
+
+@pytest.mark.parametrize("job", training.JOBS)
+def test_both_loops_have_the_same_losses(job, monkeypatch):
+    monkeypatch.setitem(training.JOBS, job, 2)
+    monkeypatch.setattr("darkroom.acceleration.keep_freed_memory", lambda: True)
+    ours, theirs = (list(loop(job, 2)) for loop in training.CONTENDERS.values())
+    assert ours == pytest.approx(theirs, rel=1e-2)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
