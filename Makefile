@@ -15,7 +15,7 @@ test-slow: .venv/.dev  ## full-size comparisons with the reference libraries
 	$(BIN)/pytest -q -m slow
 
 check: .venv/.dev  ## ruff, pyright, import-linter
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports

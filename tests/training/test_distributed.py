@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from two_processes import run
 
 from darkroom.errors import ConfigError
 from darkroom.training import distributed
 from darkroom.training.fit import FitOptions, Training, fit
+from two_processes import run
 
 OPTIONS = FitOptions(steps=12, batch=8, lr=1e-2, warmup=3, ema=0.9, clip=0.5, device="cpu")
 

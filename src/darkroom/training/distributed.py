@@ -18,7 +18,8 @@ from darkroom.training.sharding import Shards, is_shard, like, local, whole
 
 __all__ = [
     "any_of", "average_gradients", "blend", "by_kind", "clip_gradients", "compare", "first",
-    "gather", "like", "local", "mean", "place", "rank", "running", "start", "stop", "wait", "whole", "world",
+    "gather", "like", "local", "mean", "place", "rank", "running", "start", "stop", "wait",
+    "whole", "world",
 ]  # fmt: skip
 
 PATIENCE = timedelta(minutes=10)  # for another process: it may be evaluating
