@@ -59,7 +59,7 @@ def figures(folder: Path) -> dict[str, Any]:
         "steps": logged[-1]["step"],
         "batch": fit["batch"],
         "seconds": round(seconds),
-        "samples_per_second": round(logged[-1]["step"] * fit["batch"] / seconds, 1),
+        "samples_per_second": round(logged[-1]["step"] * fit["batch"] / max(seconds, 0.1), 1),
         "first_loss": logged[0]["mean_loss"],
         "last_loss": logged[-1]["mean_loss"],
     }

@@ -1,6 +1,8 @@
 """Shared by every test: one thread each (xdist runs two), and where the development data lies."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,9 @@ import torch
 
 torch.set_num_threads(1)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if threading.current_thread() is threading.main_thread():
+    # nohup and shells' background jobs ignore Ctrl-C, and programs that tests start inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(os.environ.get("DARKROOM_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

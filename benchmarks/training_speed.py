@@ -1,6 +1,6 @@
 """Training with Darkroom beside the same thing in diffusers and transformers, on this machine.
 
-    python benchmarks/training.py [--only mnist,emoji,clip] [--rounds 5] [--steps 8]
+    python benchmarks/training_speed.py [--only mnist,emoji,clip] [--rounds 5] [--steps 8]
 
 Jobs: the book's MNIST U-Net (10,975,329 parameters, 32x32, predicting noise), a U-Net of the size
 of the built-in emoji model's (8x8x8 latents, 24 tokens), and the book's CLIP with ResNet-50 and

@@ -7,13 +7,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import training  # noqa: E402
+import training_speed  # noqa: E402
 
 
-@pytest.mark.parametrize("job", training.JOBS)
+@pytest.mark.parametrize("job", training_speed.JOBS)
 def test_both_loops_have_the_same_losses(job, monkeypatch):
-    monkeypatch.setitem(training.JOBS, job, 2)
+    monkeypatch.setitem(training_speed.JOBS, job, 2)
     monkeypatch.setattr("darkroom.acceleration.keep_freed_memory", lambda: True)
-    ours, theirs = (list(loop(job, 2)) for loop in training.CONTENDERS.values())
+    ours, theirs = (list(loop(job, 2)) for loop in training_speed.CONTENDERS.values())
     assert ours == pytest.approx(theirs, rel=1e-2)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
