@@ -9,12 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from darkroom import machine as here
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def describe(threads: int | None = None) -> dict[str, Any]:
     """The machine and the versions, JSON-ready."""
-    affinity = getattr(os, "sched_getaffinity", None)
+    affinity, known = getattr(os, "sched_getaffinity", None), here.memory()
     packages = {}
     for name in ("torch", "diffusers", "transformers", "accelerate", "safetensors"):
         try:
@@ -24,7 +26,7 @@ def describe(threads: int | None = None) -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "memory_gb": round(memory() / 2**30, 1),
+        "memory_gb": round(known.total / 2**30, 1) if known else 0.0,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": packages,
@@ -38,19 +40,10 @@ def processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return platform.processor() or platform.machine()
-    name = re.search(r"model name\s*: (.+)", text)
+        return here.processor()
     flags = set((re.search(r"flags\s*: (.+)", text) or ["", ""])[1].split())
     wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_tile") if flag in flags]
-    return f"{name[1] if name else platform.machine()} ({', '.join(wide)})"
-
-
-def memory() -> int:
-    """Bytes of the machine's memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
+    return f"{here.processor()} ({', '.join(wide)})"
 
 
 def line(machine: dict[str, Any]) -> str:

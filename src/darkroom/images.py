@@ -32,8 +32,10 @@ __all__ = [
     "labelled_grid",
     "open_image",
     "peek",
+    "sheet",
     "to_pictures",
     "to_rgb",
+    "to_square",
     "to_tensor",
 ]
 
@@ -128,6 +130,29 @@ def to_pictures(images: "Tensor") -> list[Image.Image]:
     pixels = images.detach().float().mul(0.5).add(0.5).clamp(0, 1).mul(255).round()
     pixels = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy()
     return [Image.fromarray(p) for p in pixels]
+
+
+def to_square(image: Image.Image, size: int, crop: bool = True) -> Image.Image:
+    """``size`` x ``size`` pixels, bicubic.
+
+    Args:
+        crop: the shorter side is scaled to ``size`` and the middle of the longer one is taken;
+            else both sides are scaled to ``size``.
+    """
+    width, height = image.size
+    if crop:
+        width = height = min(image.size)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    box = (left, top, left + width, top + height)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+
+
+def sheet(images: "Tensor", columns: int, pad: int = 1) -> Image.Image:
+    """(N, 1 or 3, H, W) in [-1, 1] in rows of ``columns``; grey lines of 2 ``pad`` between them."""
+    import torch.nn.functional as F
+
+    framed = F.pad(images.expand(-1, 3, -1, -1), (pad,) * 4, value=0.0)
+    return grid(to_pictures(framed), columns)
 
 
 def grid(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

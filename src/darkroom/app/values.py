@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -193,3 +194,14 @@ def _neighbours(path: Path) -> list[str]:
         return [entry.name for entry in path.parent.iterdir()]
     except OSError:
         return []
+
+
+Device = Annotated[
+    Any,
+    typer.Option(
+        metavar="NAME",
+        parser=device,
+        autocompletion=complete_device,
+        help="cpu, cuda, cuda:N or mps.",
+    ),
+]

@@ -44,23 +44,27 @@ class GAN(nn.Module):
         return self.generator(z)
 
     def losses(self, real: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the discriminator and of the generator; neither has a gradient in the other network.
-
-        The hinge form (Lim & Ye, arXiv:1705.02894): the discriminator wants real images above 1
-        and made ones below -1, the generator wants its own as high as they get.
-        """
-        made = self.generator(z)
-        of_real, of_made = self.discriminator(torch.cat((real, made.detach()))).split(len(real))
-        discriminator = F.relu(1 - of_real).mean() + F.relu(1 + of_made).mean()
-        fixed = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        generator = -functional_call(self.discriminator, fixed, (made,)).mean()
-        return discriminator, generator
+        """Of the discriminator and of the generator, as ``hinge_losses``."""
+        return hinge_losses(self.discriminator, real, self.generator(z))
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """``count`` images; the latents are drawn on the CPU."""
         z = torch.randn(count, self.config.latent, generator=generator)
         return self(z.to(next(self.parameters()).device))
+
+
+def hinge_losses(discriminator: nn.Module, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the discriminator and of whatever made ``made``; neither has a gradient in the other.
+
+    The hinge form (Lim & Ye, arXiv:1705.02894): the discriminator wants real images above 1 and
+    made ones below -1, the maker wants its own as high as they get.
+    """
+    of_real, of_made = discriminator(torch.cat((real, made.detach()))).split(len(real))
+    of_discriminator = F.relu(1 - of_real).mean() + F.relu(1 + of_made).mean()
+    fixed = {name: p.detach() for name, p in discriminator.named_parameters()}
+    of_maker = -functional_call(discriminator, fixed, (made,)).mean()
+    return of_discriminator, of_maker
 
 
 class Generator(nn.Module):

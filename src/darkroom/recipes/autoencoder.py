@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from darkroom.images import grid, to_pictures
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig, kl_divergence
+from darkroom.models.gan import hinge_losses
 from darkroom.models.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from darkroom.recipes.runs import Run
 from darkroom.training.augment import TINTS, colour, compose, tint
@@ -63,10 +62,7 @@ class Networks(nn.Module):
 
     def adversarial(self, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Of the adversary and of the autoencoder; neither has a gradient in the other network."""
-        of_real, of_made = self.adversary(torch.cat((real, made.detach()))).chunk(2)
-        adversary = F.relu(1 - of_real).mean() + F.relu(1 + of_made).mean()
-        fixed = {name: p.detach() for name, p in self.adversary.named_parameters()}
-        return adversary, -functional_call(self.adversary, fixed, (made,)).mean()
+        return hinge_losses(self.adversary, real, made)
 
 
 def train(config: Config) -> Iterator[FitStep]:

@@ -22,6 +22,7 @@ from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.diffusion.variational_bound import reconstruction, variational_bound
+from darkroom.images import sheet
 from darkroom.models.digit_classifier import DigitClassifier
 from darkroom.models.flow import Flow, FlowConfig
 from darkroom.models.gan import GAN, GANConfig
@@ -32,7 +33,6 @@ from darkroom.recipes import run as train_shipped
 from darkroom.recipes.digit_classifier import load_classifier, read
 from darkroom.recipes.flow import Config as FlowRecipe
 from darkroom.recipes.gan import Config as GANRecipe
-from darkroom.recipes.pixel_diffusion import sheet
 from darkroom.recipes.report import Report
 from darkroom.recipes.runs import machine
 from darkroom.recipes.vae import Config as VAERecipe

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.images import grid, to_pictures
+from darkroom.images import sheet
 from darkroom.models.flow import Flow, FlowConfig, bits_per_dimension, dequantise
 from darkroom.recipes.runs import Run
 from darkroom.training.data import Images, idx
@@ -50,8 +50,8 @@ def train(config: Config) -> Iterator[FitStep]:
     model.load_state_dict(training.averaged())
     g = torch.Generator().manual_seed(config.fit.seed)
     samples = 2 * model.sample(100, g, config.temperature) - 1
-    sheet = grid(to_pictures(samples.expand(-1, 3, -1, -1)), 10)
-    run.picture("samples", sheet, f"100 samples at temperature {config.temperature}, not chosen")
+    drawn = sheet(samples, 10, pad=0)
+    run.picture("samples", drawn, f"100 samples at temperature {config.temperature}, not chosen")
     run.finish(flow=model)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.images import grid, to_pictures
+from darkroom.images import sheet
 from darkroom.models.gan import GAN, GANConfig
 from darkroom.recipes.runs import Run
 from darkroom.training.data import idx
@@ -56,6 +56,5 @@ def train(config: Config) -> Iterator[FitStep]:
         yield step
     model.load_state_dict(training.averaged())
     samples = model.eval().sample(100, torch.Generator().manual_seed(config.fit.seed))
-    sheet = grid(to_pictures(samples.expand(-1, 3, -1, -1)), 10)
-    run.picture("samples", sheet, "100 samples, not chosen")
+    run.picture("samples", sheet(samples, 10, pad=0), "100 samples, not chosen")
     run.finish(gan=model)

@@ -33,6 +33,7 @@ from darkroom.training.captions import Variant, all_texts, caption, render, vari
 from darkroom.training.data import CaptionedPictures, captioned_pictures
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training, step_generator
 from darkroom.training.saving import read_state
+from darkroom.vision.encoder import token_ids
 from darkroom.weights.load import load
 from darkroom.weights.save import save
 
@@ -252,16 +253,7 @@ class Bank:
             dropped = torch.rand((), generator=g).item() < empty
             text = caption(self.pictures.rows[shown.picture], shown, g, self.noun)
             texts.append("" if dropped else text)
-        return torch.stack(latents), self.ids(texts)
-
-    def ids(self, texts: list[str]) -> Tensor:
-        """One chunk each: begin, text (cut to fit), end, padding."""
-        rows = []
-        for text in texts:
-            body = self.tokenizer.encode(text)[: self.length - 2]
-            row = [self.tokenizer.bos, *body, self.tokenizer.eos]
-            rows.append(row + [self.tokenizer.pad] * (self.length - len(row)))
-        return torch.tensor(rows)
+        return torch.stack(latents), token_ids(self.tokenizer, texts, self.length)
 
 
 def load_autoencoder(path: Path) -> Autoencoder:

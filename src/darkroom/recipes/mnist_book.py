@@ -24,8 +24,9 @@ from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.prediction import Sample
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
+from darkroom.images import sheet
 from darkroom.models.unconditional_unet import MNIST, UnconditionalUNet, UnconditionalUNetConfig
-from darkroom.recipes.pixel_diffusion import noise_curve, sheet
+from darkroom.recipes.pixel_diffusion import noise_curve
 from darkroom.recipes.runs import Run
 from darkroom.training.data import Images, idx
 from darkroom.training.fit import Draw, FitStep, Training, step_generator

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.charts import line_chart
@@ -19,7 +18,7 @@ from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.generation import pixels
-from darkroom.images import grid, to_pictures
+from darkroom.images import sheet
 from darkroom.models.unconditional_unet import UnconditionalUNet, UnconditionalUNetConfig
 from darkroom.recipes import run as train_shipped
 from darkroom.recipes.digit_classifier import judge, load_classifier
@@ -215,12 +214,6 @@ def samples(
         *_, last = steps
         done.append(last.x.clamp(-1, 1).cpu())
     return torch.cat(done)
-
-
-def sheet(images: Tensor, columns: int, pad: int = 1):
-    """Images (N, C, H, W) in [-1, 1] in rows of ``columns``, grey lines between them."""
-    framed = F.pad(images.expand(-1, 3, -1, -1), (pad,) * 4, value=0.0)
-    return grid(to_pictures(framed), columns)
 
 
 def noised(schedule: NoiseSchedule, images: Tensor):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.images import grid, to_pictures
+from darkroom.images import sheet
 from darkroom.models.vae import VAE, VAEConfig
 from darkroom.recipes.runs import Run
 from darkroom.training.data import Images, idx
@@ -51,8 +51,8 @@ def train(config: Config) -> Iterator[FitStep]:
         yield step
     model.load_state_dict(training.averaged())
     g = torch.Generator().manual_seed(config.fit.seed)
-    sheet = grid(to_pictures(model.sample(100, g).expand(-1, 3, -1, -1)), 10)
-    run.picture("samples", sheet, "100 samples, not chosen: the decoder's mean")
+    drawn = sheet(model.sample(100, g), 10, pad=0)
+    run.picture("samples", drawn, "100 samples, not chosen: the decoder's mean")
     run.finish(vae=model)
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from darkroom.atomic import atomic_write
 from darkroom.errors import CheckpointError, ImageError, ModelMismatchError
-from darkroom.images import ImageLike, open_image, peek
+from darkroom.images import ImageLike, open_image, peek, to_square
 from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.text.tokenizer import Tokenizer
@@ -129,13 +128,7 @@ def squared(source: ImageLike, size: int, crop: bool = True) -> Tensor:
     except ImageError as error:
         name = Path(source).name if isinstance(source, str | os.PathLike) else "the picture"
         raise ImageError(str(error).replace("the picture", name, 1)) from None
-    width, height = image.size
-    if crop:
-        width = height = min(image.size)
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    box = (left, top, left + width, top + height)
-    small = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(to_square(image, size, crop))).permute(2, 0, 1)
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensor:

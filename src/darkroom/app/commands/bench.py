@@ -51,15 +51,7 @@ def bench(
             help="float32, float16 or bfloat16.",
         ),
     ] = None,
-    device: Annotated[
-        Any,
-        typer.Option(
-            metavar="NAME",
-            parser=values.device,
-            autocompletion=values.complete_device,
-            help="cpu, cuda, cuda:N or mps.",
-        ),
-    ] = None,
+    device: values.Device = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Time loading, text encoding, one U-Net call, decoding and a whole picture.

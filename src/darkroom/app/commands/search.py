@@ -1,7 +1,7 @@
 """``darkroom embed`` and ``darkroom search``: find pictures by words, or by another picture."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,16 +32,6 @@ darkroom search photos photos/dog.jpg --count 4 --json
 TRAINED = "runs/clip-flickr8k/model"  # where `darkroom train clip-flickr8k.toml` puts it
 CELL = 224  # pixels of a side, of the pictures in a grid
 
-Device = Annotated[
-    Any,
-    typer.Option(
-        metavar="NAME",
-        parser=values.device,
-        autocompletion=values.complete_device,
-        help="cpu, cuda, cuda:N or mps.",
-    ),
-]
-
 
 def add_to(app: typer.Typer) -> None:
     """Register both verbs."""
@@ -61,7 +51,7 @@ def embed(
         Path | None,
         typer.Option(metavar="FILE.safetensors", help="Default: an index inside of DIR."),
     ] = None,
-    device: Device = None,
+    device: values.Device = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Look at every picture of a folder once, so that `darkroom search` can find it.
@@ -119,7 +109,7 @@ def search(
     model: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="Default: the one that made the index.")
     ] = "",
-    device: Device = None,
+    device: values.Device = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Show the pictures of a folder that fit QUERY best."""

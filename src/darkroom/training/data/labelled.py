@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.errors import DataError
-from darkroom.images import MAX_PIXELS, to_rgb
+from darkroom.images import MAX_PIXELS, to_rgb, to_square
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
@@ -120,12 +120,7 @@ def read_square(source: Path | io.BytesIO, size: int | None) -> np.ndarray:
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
             image.draft("RGB", (size, size)) if size else None
             image = to_rgb(image)
-            if size and image.size != (size, size):
-                side = min(image.size)
-                left, top = ((length - side) / 2 for length in image.size)
-                box = (left, top, left + side, top + side)
-                image = image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
-            return np.asarray(image)
+            return np.asarray(to_square(image, size) if size else image)
     except Exception as error:  # Pillow's readers raise almost anything on damage
         where = f"{source}: " if isinstance(source, Path) else ""
         raise DataError(f"{where}not readable as an image ({error})") from error
