@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from darkroom.acceleration import Acceleration, accelerate, keep_freed_memory, recommended
+from darkroom.acceleration import (
+    Acceleration,
+    accelerate,
+    for_training,
+    keep_freed_memory,
+    recommended,
+)
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.unet import SD15, UNet, UNetConfig
 from darkroom.ops.packed import PackedConv2d, PackedLinear, can_pack, pack
@@ -15,6 +21,7 @@ PLANS = {
     "plain": Acceleration(attention="plain"),
     "channels_last": Acceleration(channels_last=True),
     "packed": Acceleration(packed=True),
+    "products": Acceleration(products="onednn"),
     "channels_last and packed": Acceleration(channels_last=True, packed=True),
     "all": Acceleration(attention="plain", channels_last=True, packed=True),
 }
@@ -119,7 +126,7 @@ def test_training_goes_on_after_undo() -> None:
 
 
 def test_recommended_packs_what_is_large_and_float32() -> None:
-    assert recommended(unet()) == Acceleration()
+    assert recommended(unet()) == for_training()
     with torch.device("meta"):
         large, half = UNet(SD15), UNet(SD15).half()
     large.to_empty(device="cpu")  # memory that nothing touches
@@ -133,6 +140,8 @@ def test_unknown_rows_and_weights_that_do_not_pack() -> None:
     before = snapshot(model)
     with pytest.raises(ValueError, match="'xformers'; there are reference, torch, plain"):
         accelerate(model, Acceleration(attention="xformers"))
+    with pytest.raises(ValueError, match="'cublas'; there are torch, onednn"):
+        accelerate(model, Acceleration(products="cublas"))
     model.middle.residual.conv1.half()
     before = snapshot(model)
     with pytest.raises(ValueError, match="packing needs float32 on a CPU, got torch.float16"):
@@ -199,3 +208,13 @@ def test_keeping_freed_memory_is_a_setting_of_a_program() -> None:
     )
     assert answer.stdout.strip() in ("True", "False")
     assert callable(keep_freed_memory)
+
+
+def test_products_of_onednn_where_mkl_leaves_half_of_the_processor(monkeypatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    for name, products in (("AMD EPYC 9555", "onednn"), ("Intel(R) Xeon(R)", "torch")):
+        monkeypatch.setattr("darkroom.acceleration.processor", lambda name=name: name)
+        assert for_training() == Acceleration(products=products)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("darkroom.acceleration.processor", lambda: "AMD EPYC 7742")
+    assert for_training() == Acceleration()
