@@ -54,7 +54,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         to_input, to_weight, to_bias = ctx.needs_input_grad
