@@ -19,6 +19,7 @@ SAMPLER_NAMES = (
 )
 SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
+ANNOTATOR_NAMES = ("canny",)
 DEVICE_NAMES = ("cpu", "cuda", "mps")
 DEFAULT_MODEL = "emoji"  # built in
 

@@ -1,0 +1,70 @@
+"""Pictures to hints: what a ControlNet wants to see of a photograph, drawn as its data was."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from darkroom.errors import ConfigError
+from darkroom.images import ImageLike, open_image
+from darkroom.names import did_you_mean
+from darkroom.vision.annotators.canny import canny
+
+__all__ = ["KINDS", "Kind", "annotate"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of hint."""
+
+    draw: Callable[..., Image.Image]  # (image, **options), or (image, model, **options)
+    files: tuple[str, ...] = ()  # public files with a network for it, the best known first
+    optional: bool = False  # the network may be left out
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Each option's name and default."""
+        parameters = inspect.signature(self.draw).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+KINDS: Mapping[str, Kind] = {
+    "canny": Kind(canny),
+}
+
+
+def annotate(kind: str, image: ImageLike, *, model: Any = None, **options: Any) -> Image.Image:
+    """Draw the hint of a picture: RGB, of the picture's own size.
+
+    A picture that is a hint already needs no call: give it to ``Control`` as it is.
+
+    Args:
+        kind: one of ``KINDS``.
+        model: the network, as ``load`` opens it, for a kind that has one.
+        options: the kind's own, as ``KINDS[kind].options`` lists them.
+
+    Raises:
+        ConfigError: the kind or an option is unknown or out of range, or the network is missing,
+            unwanted or one for something else.
+        ImageError: the picture cannot be read.
+    """
+    row = KINDS.get(kind)
+    if row is None:
+        raise ConfigError(
+            f"hint {kind!r} is unknown{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}"
+        )
+    for name in options:
+        if name not in row.options:
+            known = ", ".join(row.options) or "no options"
+            raise ConfigError(
+                f"hint {kind!r}: option {name!r} is unknown{did_you_mean(name, row.options)}; "
+                f"it has {known}"
+            )
+    if model is not None and not row.files:
+        raise ConfigError(f"hint {kind!r} needs no network; leave the model out")
+    if model is None and row.files and not row.optional:
+        raise ConfigError(f"hint {kind!r} needs a network; load {' or '.join(row.files)}")
+    picture = open_image(image)
+    return row.draw(picture, model, **options) if row.files else row.draw(picture, **options)
