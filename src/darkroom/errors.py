@@ -14,7 +14,7 @@ DarkroomError                 one line: what, where, what was expected, what to 
 ├── NotEnoughMemoryError      the plan does not fit; torch's own error stays torch's (4)
 └── CancelledError            the caller asked to stop                               (5)
 
-Plain ``ValueError`` means a bad argument to a function.
+Plain ``ValueError`` means a bad argument to a function. ``DataWarning`` is the one warning.
 """
 
 
@@ -88,3 +88,7 @@ class CancelledError(DarkroomError):
     """The caller asked a running job to stop."""
 
     exit_code = 5
+
+
+class DataWarning(UserWarning):
+    """A data set is used without some of it; the command line shows it as a note."""

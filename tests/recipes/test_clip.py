@@ -14,7 +14,6 @@ from darkroom.recipes.clip import Captions, book, retrieval
 from darkroom.recipes.clip.book import Rows
 from darkroom.text.wordpiece import WordPiece
 from darkroom.training.data.flickr8k import flickr8k
-from darkroom.training.data.labelled import Images
 from darkroom.training.saving import read_state
 from darkroom.vision.encoder import open_encoder
 from darkroom.weights.save import save
@@ -283,18 +282,16 @@ def test_the_shipped_recipes_are_in_order():
 
 
 def test_captions_are_drawn_from_their_own_image():
-    images = Images(
-        torch.zeros(3, 3, 4, 4, dtype=torch.uint8), captions=(("a",) * 2, ("b",), ("c",) * 3)
-    )
+    said = (("a",) * 2, ("b",), ("c",) * 3)
     ids = torch.tensor([[9, 10, 1, 1], [9, 11, 1, 1], [9, 20, 1, 1]] + [[9, 30, 31, 1]] * 3)
-    captions = Captions(images, ids, end=1)
+    captions = Captions(said, ids, end=1)
     g = torch.Generator().manual_seed(0)
     for _ in range(20):
-        drawn = captions.draw(torch.tensor([2, 0, 1]), 0.0, g)
+        drawn = captions.draw(torch.tensor([2, 0, 1]), 0.0, 3, slice(None), g)
         assert drawn[0].tolist() == [9, 30, 31, 1]
         assert drawn[1, 1] in (10, 11)
         assert drawn[2, 1] == 20
-    short = captions.draw(torch.tensor([2] * 200), 0.5, g)
+    short = captions.draw(torch.tensor([2] * 200), 0.5, 200, slice(None), g)
     assert (short[:, 0] == 9).all()
     assert {tuple(row) for row in short.tolist()} == {
         (9, 30, 31, 1), (9, 30, 1, 1), (9, 31, 1, 1), (9, 1, 1, 1)
@@ -304,5 +301,7 @@ def test_captions_are_drawn_from_their_own_image():
 def test_what_is_wrong_is_said(flickr, tmp_path):
     with pytest.raises(ConfigError, match="margin"):
         run(write(tmp_path, CORRECT.replace("margin = 1.25", "margin = 0.5"), data=flickr, steps=1))
-    with pytest.raises(DataError, match=r"captions\.txt"):
+    with pytest.raises(DataError, match="no data set that is known here"):
         list(run(write(tmp_path, CORRECT, data=tmp_path, steps=1)))
+    with pytest.raises(ConfigError, match="18 pictures to learn from; lower fit.batch"):
+        list(run(write(tmp_path, CORRECT.replace("batch = 8", "batch = 20"), data=flickr, steps=1)))

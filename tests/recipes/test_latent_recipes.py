@@ -10,7 +10,7 @@ from PIL import Image
 import darkroom as dr
 from darkroom.recipes import autoencoder, run
 from darkroom.training.captions import Variant, caption, render
-from darkroom.training.data import captioned_pictures
+from darkroom.training.data import captioned, open_data
 from darkroom.training.fit import FitOptions
 
 AUTOENCODER = """
@@ -143,12 +143,13 @@ def test_neither_side_of_the_adversarial_loss_pulls_at_the_other():
 
 
 def test_classes_are_captions_and_pictures_can_be_mirrored(photographs):
-    pictures = captioned_pictures(photographs, 16)
-    assert {row["text"] for row in pictures.rows} == {"daisy", "red rose"}
-    assert pictures.pixels[:, 3].eq(255).all()
-    rest, aside = pictures.split(0.25, seed=3)
+    found = captioned(open_data(photographs))
+    assert {row["text"] for row in found.rows} == {"daisy", "red rose"}
+    pixels, _ = found.pictures.hold(16, channels=4)
+    assert pixels[:, 3].eq(255).all()
+    rest, aside = found.pictures.split(0.25, seed=3)
     assert (len(rest), len(aside)) == (12, 4)
-    plain, mirrored = render(pictures, [Variant(0), Variant(0, mirrored=True)])
+    plain, mirrored = render(pixels[[0, 0]], [Variant(0), Variant(0, mirrored=True)])
     assert torch.equal(plain.flip(-1), mirrored)
     said = {
         caption({"text": "rose"}, Variant(0), torch.Generator().manual_seed(i), "flower")

@@ -30,8 +30,12 @@ def test_a_plan_of_one_stage(captioned, tmp_path):
     assert stage.optimizer == 8 * parameters
     assert stage.activations > 8 * 16 * 16 * 3 * 4
     assert stage.memory == sum(
-        (stage.weights, stage.gradients, stage.optimizer, stage.average, stage.activations)
-    )
+        (
+            stage.weights, stage.gradients, stage.optimizer, stage.average, stage.activations,
+            stage.data,
+        )
+    )  # fmt: skip
+    assert stage.data == 9 * 4 * 16 * 16
     assert (stage.steps, stage.done, stage.batch) == (12, 0, 8)
     assert stage.seconds == pytest.approx(12 * stage.seconds_per_step)
     assert PLANNER.get() is None

@@ -44,6 +44,7 @@ def stage_rows(stage: "Stage") -> list[tuple[str, str]]:
         "Adam": stage.optimizer,
         "average": stage.average,
         "activations": stage.activations,
+        "data": stage.data,
     }
     shares = ", ".join(f"{name} {bytes_text(size)}" for name, size in memory.items() if size)
     left = f", {stage.done:,} of them done" if stage.done else ""

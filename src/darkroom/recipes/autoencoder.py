@@ -4,7 +4,7 @@ Without a perceptual loss: absolute error of the pixels and of their gradients. 
 loss (Isola et al., arXiv:1611.07004; hinge form) can join once reconstructions are near.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from darkroom.models.gan import hinge_losses
 from darkroom.models.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from darkroom.recipes.runs import Run
 from darkroom.training.augment import TINTS, colour, compose, tint
-from darkroom.training.data import CaptionedPictures, captioned_pictures
+from darkroom.training.data import Part, open_data
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training
 from darkroom.training.metrics.quality import psnr, ssim
+from darkroom.training.stream import BUFFER, Batch, held, stream
 
 SHOWN = 8  # pictures in the report
+MEASURED = 512  # pictures, at most
+ENCODED = 2048  # pictures, at most, for the deviation of the latents where they are streamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,9 @@ class Adversary:
 class Config:
     """``recipe = "autoencoder"``."""
 
-    data: Path  # a folder with metadata.jsonl, or with a folder of pictures for each class
+    data: Path  # pictures in any format that ``open_data`` knows
     out: Path  # the run: state, log, report, and the finished ``out/autoencoder.safetensors``
+    stream: bool = False  # pictures stay on the disk; those in shards always do
     size: int = 64  # pixels
     kl: float = 0.02  # weight of the divergence, in nats per pixel value
     gradients: float = 0.5  # weight of the error of the image's gradients
@@ -68,23 +72,39 @@ class Networks(nn.Module):
 def train(config: Config) -> Iterator[FitStep]:
     """Train, yielding every step; at the end write ``out/autoencoder.safetensors``."""
     torch.manual_seed(config.fit.seed)
-    pictures, aside = captioned_pictures(config.data, config.size).split(
-        config.held_out, config.fit.seed
-    )
+    found = open_data(config.data)
+    learnt, aside = found.split(config.held_out, config.fit.seed)
+    which = aside if len(aside) else learnt
+    streamed = config.stream or found.sharded
+    if streamed:
+        pixels, (measured, _) = torch.empty(0), which.spread(MEASURED).hold(config.size, 4)
+    else:
+        pixels, _ = learnt.hold(config.size, 4)
+        measured = aside.hold(config.size, 4)[0] if len(aside) else pixels
     networks = Networks(config)
     model, adversary = networks.autoencoder, config.adversary
     trained = networks if adversary.weight else model
     trained.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    measured = aside if len(aside) else pictures
     training = Training(trained, config.fit)
     run = Run(config.out, "autoencoder", config, training, config.save_every)
+    run.held = measured.nbytes + (pixels.nbytes if measured is not pixels else 0)
+    batches: Iterator[Batch] = iter(())
+    if streamed:
+        run.streamed, run.held = learnt, run.held + held(training, config.size, 4)
+        buffer = BUFFER if found.sharded else 0
+        batches = stream(learnt, config.size, training, buffer=buffer, channels=4)
+    else:
+        run.remark(*found.remarks())
 
     def loss(draw: Draw) -> Tensor:
-        g = draw.generator
-        whole = batch(pictures, config, g)
-        image = draw.share(whole)
+        g, size = draw.generator, config.fit.batch
+        if streamed:
+            mine = next(batches).pixels.contiguous()
+        else:
+            mine = pixels[torch.randint(len(pixels), (size,), generator=g)[draw.part :: draw.parts]]
+        image = augmented(mine, config, draw).to(draw.device, non_blocking=True)
         mean, log_variance = model.moments(image)
-        noise = draw.share(torch.randn((len(whole), *mean.shape[1:]), generator=g))
+        noise = draw.share(torch.randn((size, *mean.shape[1:]), generator=g))
         latent = (mean + (log_variance / 2).exp() * noise - config.model.shift) * config.model.scale
         output = model.decode(latent)
         total = reconstruction_loss(output, image, config.gradients) + (
@@ -100,27 +120,35 @@ def train(config: Config) -> Iterator[FitStep]:
             run.note(**quality(model, measured))
         yield step
     trained.load_state_dict(training.averaged())
-    scale = 1 / latent_deviation(model, pictures)
+    encoded = pixels.split(128) if not streamed else spread(learnt, config.size)
+    scale = 1 / latent_deviation(model, encoded)
     finished = Autoencoder(replace(config.model, scale=config.model.scale * scale))
     finished.load_state_dict(model.state_dict())
     report(run, finished, measured, "kept aside" if len(aside) else "trained on")
     run.finish(autoencoder=finished)
 
 
-def batch(pictures: CaptionedPictures, config: Config, g: torch.Generator) -> Tensor:
-    """Random pictures over random colours (half of them over white), some recoloured."""
-    size = config.fit.batch
-    pixels = pictures.pixels[torch.randint(len(pictures), (size,), generator=g)]
-    names = [TINTS[i] for i in torch.randint(len(TINTS), (size,), generator=g)]
-    chosen = torch.rand(size, generator=g) < config.recolour
+def augmented(pixels: Tensor, config: Config, draw: Draw) -> Tensor:
+    """A draw's share of pictures (B, 4, H, W): some recoloured, half of them not over white."""
+    g, size = draw.generator, config.fit.batch
+    mine = slice(draw.part, None, draw.parts)  # all is drawn for the whole batch
+    names = [TINTS[i] for i in torch.randint(len(TINTS), (size,), generator=g)[mine]]
+    chosen = (torch.rand(size, generator=g) < config.recolour)[mine]
     if config.recolour:
         pixels = torch.where(chosen[:, None, None, None], tint(pixels, colour(names)), pixels)
     ground = torch.rand(size, 3, generator=g)
     ground[torch.rand(size, generator=g) < 0.5] = 1.0
     if config.mirrored:
-        turned = torch.rand(size, generator=g) < 0.5
+        turned = (torch.rand(size, generator=g) < 0.5)[mine]
         pixels = torch.where(turned[:, None, None, None], pixels.flip(-1), pixels)
-    return compose(pixels, ground).contiguous(memory_format=torch.channels_last)
+    return compose(pixels, ground[mine]).contiguous(memory_format=torch.channels_last)
+
+
+def spread(pictures: Part, size: int) -> Iterator[Tensor]:
+    """Some pictures of a set (B, 4, size, size), evenly apart, part by part."""
+    some = pictures.spread(ENCODED)
+    for numbers in torch.arange(len(some)).split(128):
+        yield some.readable(numbers, size, channels=4)[0]
 
 
 def reconstruction_loss(output: Tensor, image: Tensor, gradients: float) -> Tensor:
@@ -136,10 +164,10 @@ def over_white(pixels: Tensor, model: Autoencoder) -> Tensor:
 
 
 @torch.no_grad()
-def quality(model: Autoencoder, pictures: CaptionedPictures, most: int = 512) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of the reconstructions of at most ``most`` pictures."""
+def quality(model: Autoencoder, pixels: Tensor) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM of the reconstructions of pictures (N, 4, H, W), the first 512."""
     pairs = []
-    for part in pictures.pixels[:most].split(64):
+    for part in pixels[:MEASURED].split(64):
         image = over_white(part, model)
         output = model.decode(model.encode(image)).clamp(-1, 1)
         pairs.append(((image + 1) / 2, (output + 1) / 2))
@@ -150,17 +178,17 @@ def quality(model: Autoencoder, pictures: CaptionedPictures, most: int = 512) ->
 
 
 @torch.no_grad()
-def report(run: Run, model: Autoencoder, pictures: CaptionedPictures, which: str) -> None:
+def report(run: Run, model: Autoencoder, pixels: Tensor, which: str) -> None:
     """Figures of the finished autoencoder, and pictures above their reconstructions."""
     model.to(run.training.options.place).eval()
-    found = quality(model, pictures)
-    count = min(len(pictures), 512)
+    found = quality(model, pixels)
+    count = min(len(pixels), MEASURED)
     run.table(
         f"Reconstruction of {count} pictures that were {which}",
         ("PSNR, dB", "SSIM"),
         [(f"{found['psnr']:.2f}", f"{found['ssim']:.4f}")],
     )
-    shown = pictures.pixels[:: max(1, len(pictures) // SHOWN)][:SHOWN]
+    shown = pixels[:: max(1, len(pixels) // SHOWN)][:SHOWN]
     image = over_white(shown, model)
     output = model.decode(model.encode(image))
     both = to_pictures(torch.cat((image, output)).cpu())
@@ -168,7 +196,7 @@ def report(run: Run, model: Autoencoder, pictures: CaptionedPictures, which: str
 
 
 @torch.no_grad()
-def latent_deviation(model: Autoencoder, pictures: CaptionedPictures) -> float:
-    """Standard deviation of the scaled latents of all pictures over white."""
-    latents = [model.encode(over_white(part, model)) for part in pictures.pixels.split(128)]
+def latent_deviation(model: Autoencoder, parts: Iterable[Tensor]) -> float:
+    """Standard deviation of the scaled latents of pictures (B, 4, H, W) over white."""
+    latents = [model.encode(over_white(part, model)) for part in parts if len(part)]
     return torch.cat(latents).std().item()

@@ -39,6 +39,7 @@ def train(config: Config) -> Iterator[FitStep]:
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     training = Training(model, config.fit)
     run = Run(config.out, "digit-classifier", config, training, config.save_every)
+    run.held = digits.pixels.nbytes + held_out.pixels.nbytes
 
     def loss(draw: Draw) -> Tensor:
         g = draw.generator

@@ -38,6 +38,7 @@ def train(config: Config) -> Iterator[FitStep]:
     ]
     training = Training(model, config.fit, groups)
     run = Run(config.out, "gan", config, training, config.save_every)
+    run.held = digits.pixels.nbytes
     parts = {}
 
     def loss(draw: Draw) -> Tensor:

@@ -8,9 +8,10 @@ guidance (Ho & Salimans, arXiv:2207.12598).
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +31,14 @@ from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
 from darkroom.training.captions import Variant, all_texts, caption, render, variants
-from darkroom.training.data import CaptionedPictures, captioned_pictures
+from darkroom.training.data import Captioned, captioned, open_data
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training, step_generator
 from darkroom.training.saving import read_state
 from darkroom.vision.encoder import token_ids
 from darkroom.weights.load import load
 from darkroom.weights.save import save
+
+PART = 128  # variants whose pictures are in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Mixture:
 class Config:
     """``recipe = "latent-diffusion"``."""
 
-    data: Path  # a folder with metadata.jsonl, or with a folder of pictures for each class
+    data: Path  # pictures with captions or classes in any format that ``open_data`` knows
     autoencoder: Path  # what the autoencoder recipe wrote
     out: Path  # the run: state, log, and the finished model in ``out/model``
     name: str = "model"
@@ -111,10 +114,10 @@ class Networks(nn.Module):
 def train(config: Config) -> Iterator[FitStep]:
     """Train, yielding every step; at the end write ``out/model``, in half precision."""
     torch.manual_seed(config.fit.seed)
-    pictures = captioned_pictures(config.data, config.size)
+    pictures = captioned(open_data(config.data))
     config.out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(
-        all_texts(pictures, config.noun), config.vocabulary, config.text.positions
+        all_texts(pictures.rows, config.noun), config.vocabulary, config.text.positions
     )
     tokenizer.save(config.out / "tokenizer")
     config = replace(config, text=replace(config.text, vocabulary=len(tokenizer)))
@@ -122,12 +125,14 @@ def train(config: Config) -> Iterator[FitStep]:
     autoencoder = load_autoencoder(config.autoencoder)
     bank = Bank(config, pictures, tokenizer, autoencoder)
 
-    reader = Reader(config, bank.latents[0].shape[1:])
+    reader = Reader(config, bank.shape)
     yield from learn_to_read(config, reader, bank)
     networks = Networks(config, reader)
     networks.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     training = Training(networks, config.fit)
     run = Run(config.out, "latent-diffusion", config, training, config.save_every)
+    run.held = bank.nbytes
+    run.remark(*bank.remarks)
     prediction = PREDICTIONS[config.prediction]()
     sigmas = torch.tensor(sampling(config).schedule().sigmas)
 
@@ -150,7 +155,7 @@ def train(config: Config) -> Iterator[FitStep]:
     yield from run.steps(loss)
     networks.load_state_dict(training.averaged())
     save(assemble(config, networks, autoencoder, tokenizer), config.out / "model")
-    draw_samples(run, config, pictures)
+    draw_samples(run, config, bank.rows)
     run.finish(text=reader.text, unet=networks.unet)
 
 
@@ -158,6 +163,7 @@ def learn_to_read(config: Config, reader: Reader, bank: "Bank") -> Iterator[FitS
     """The first stage, as a run of its own in ``out/text``."""
     training = Training(reader, config.text_fit)
     run = Run(config.out / "text", "latent-diffusion", config, training, config.save_every)
+    run.held = bank.nbytes
 
     def loss(draw: Draw) -> Tensor:
         g = step_generator(config.fit.seed, ~draw.step)  # not the draws of the second stage
@@ -167,9 +173,11 @@ def learn_to_read(config: Config, reader: Reader, bank: "Bank") -> Iterator[FitS
     yield from run.steps(loss)
 
 
-def draw_samples(run: Run, config: Config, pictures: CaptionedPictures, count: int = 12) -> None:
+def draw_samples(
+    run: Run, config: Config, rows: Sequence[Mapping[str, Any]], count: int = 12
+) -> None:
     """Pictures of the finished model, for the report."""
-    names = list(dict.fromkeys(row["text"] for row in pictures.rows))
+    names = list(dict.fromkeys(row["text"] for row in rows))
     prompts = config.prompts or names[:: max(1, len(names) // count)][:count]
     model = load(config.out / "model", dtype="float32", device=config.fit.place)
     drawn = [develop(model, text, Guidance(config.guidance), seeds=[0, 1]) for text in prompts]
@@ -214,34 +222,48 @@ def assemble(
 
 
 class Bank:
-    """Latents of every variant, encoded once, and the drawing of captioned batches."""
+    """Latents of every variant, encoded once, and the drawing of captioned batches.
+
+    Pictures are read part by part; those that cannot be read have no variants.
+    """
 
     @torch.no_grad()
     def __init__(
         self,
         config: Config,
-        pictures: CaptionedPictures,
+        pictures: Captioned,
         tokenizer: Tokenizer,
         autoencoder: Autoencoder,
     ) -> None:
-        self.pictures, self.tokenizer = pictures, tokenizer
+        self.rows, self.tokenizer = pictures.rows, tokenizer
         self.length = config.text.positions
         self.noun = config.noun
-        self.kinds = variants(
-            pictures, config.tints, config.grounds, config.both, config.fit.seed, config.mirrored
+        wanted = variants(
+            self.rows, config.tints, config.grounds, config.both, config.fit.seed, config.mirrored
         )
+        self.kinds: list[list[Variant]] = []
+        self.latents: list[Tensor] = []
+        for kind in wanted:
+            shown, latents = encoded(autoencoder, pictures, kind, config.size)
+            self.kinds.append(shown)
+            self.latents.append(latents)
         mixture = config.mixture
         self.shares = torch.tensor(
             [mixture.plain, mixture.rare, mixture.tinted, mixture.grounds, mixture.both]
         )
         for i, kind in enumerate(self.kinds):  # a data set may have no pictures of a kind
             self.shares[i] *= bool(kind)
-        self.latents = [self._encode(autoencoder, kind) for kind in self.kinds]
+        self.remarks = (*pictures.remarks, *pictures.pictures.remarks())
 
-    def _encode(self, autoencoder: Autoencoder, kind: list[Variant]) -> Tensor:
-        parts = [kind[i : i + 128] for i in range(0, len(kind), 128)]
-        encoded = [autoencoder.encode(render(self.pictures, part)) for part in parts]
-        return torch.cat(encoded) if encoded else torch.empty(0)
+    @property
+    def shape(self) -> torch.Size:
+        """Of one picture's latents (C, h, w)."""
+        return next(latents.shape[1:] for latents in self.latents if len(latents))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the latents."""
+        return sum(latents.nbytes for latents in self.latents)
 
     def batch(self, size: int, empty: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """Clean latents (B, C, h, w) and token ids (B, S); a fraction of captions is ``empty``."""
@@ -251,9 +273,27 @@ class Bank:
             shown = self.kinds[kind][i]
             latents.append(self.latents[kind][i])
             dropped = torch.rand((), generator=g).item() < empty
-            text = caption(self.pictures.rows[shown.picture], shown, g, self.noun)
+            text = caption(self.rows[shown.picture], shown, g, self.noun)
             texts.append("" if dropped else text)
         return torch.stack(latents), token_ids(self.tokenizer, texts, self.length)
+
+
+def encoded(
+    autoencoder: Autoencoder, pictures: Captioned, kind: Sequence[Variant], size: int
+) -> tuple[list[Variant], Tensor]:
+    """The variants whose picture can be read, and their latents (N, C, h, w)."""
+    kept, latents = list[Variant](), list[Tensor]()
+    for i in range(0, len(kind), PART):
+        part = kind[i : i + PART]
+        numbers = list(dict.fromkeys(shown.picture for shown in part))
+        pixels, read = pictures.pictures.readable(numbers, size, channels=4)
+        place = {number: k for k, number in enumerate(read)}
+        part = [shown for shown in part if shown.picture in place]
+        if part:
+            of_each = pixels.contiguous()[[place[shown.picture] for shown in part]]
+            latents.append(autoencoder.encode(render(of_each, part)))
+            kept += part
+    return kept, torch.cat(latents) if latents else torch.empty(0)
 
 
 def load_autoencoder(path: Path) -> Autoencoder:

@@ -77,6 +77,7 @@ def train(config: "Config") -> Iterator[FitStep]:
     model = BookNetwork(BookConfig(classes=classes, unet=network))
     training = Training(model, config.fit)
     run = Run(config.out, "mnist-book", config, training, config.save_every)
+    run.held = digits.pixels.nbytes
     alpha_bar = alphas()
 
     def loss(draw: Draw) -> Tensor:

@@ -69,6 +69,8 @@ def train(config: Config) -> Iterator[FitStep]:
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     training = Training(model, config.fit)
     run = Run(config.out, "pixel-diffusion", config, training, config.save_every)
+    run.held = images.pixels.nbytes + held_out.pixels.nbytes
+    run.remark(*images.remarks, *held_out.remarks)
     schedule, prediction = NoiseSchedule.linear(), PREDICTIONS[config.prediction]()
     sigmas = torch.tensor(schedule.sigmas)
 

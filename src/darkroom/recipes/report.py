@@ -147,7 +147,7 @@ def _ends(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ends: list[Mapping[str, Any]] = []
     fresh = True
     for row in rows:
-        if "event" in row:
+        if row.get("event") == "start":
             fresh = True
         elif "seconds" in row:
             ends = [*ends, row] if fresh else [*ends[:-1], row]

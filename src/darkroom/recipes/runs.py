@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 
 from darkroom.atomic import atomic_write, remove_unfinished
 from darkroom.config import to_dict
+from darkroom.errors import DataWarning
 from darkroom.machine import processor
 from darkroom.recipes.report import Report
 from darkroom.recipes.running.planning import PLANNER
 from darkroom.recipes.running.stopping import Stop
 from darkroom.recipes.running.tracking import Board
 from darkroom.training import distributed
+from darkroom.training.data.pictures import Pictures
 from darkroom.training.fit import Draw, FitStep, Training, fit
 from darkroom.training.saving import refuse_if_full, write_state
 
@@ -45,6 +48,9 @@ class Run:
         self.saved = -1  # the step in ``state.safetensors``
         self.noted: dict[str, float] = {}  # last
         self.board: Board | None = None
+        self.streamed: Pictures | None = None  # set where pictures come from the disk as they are
+        self.held = 0  # bytes of pictures or latents that are in memory all the time
+        self.told = 0  # how many streamed pictures were said to be unreadable
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.first():
             remove_unfinished(folder)
@@ -56,7 +62,7 @@ class Run:
     def steps(self, loss: Callable[[Draw], Tensor]) -> Iterator[FitStep]:
         """Train to the end, logging and saving on the way; Ctrl-C and closing save too."""
         if planner := PLANNER.get():
-            planner.record(self.folder, self.training, loss)
+            planner.record(self.folder, self.training, loss, self.held)
             return
         if self.training.step >= self.training.options.steps:
             self.training.unshard()
@@ -68,6 +74,7 @@ class Run:
         stop.listen()
         try:
             for step in self._logged(loss, stop):
+                self._tell()
                 yield step
                 if self.training.step % self.save_every == 0:
                     self._save()
@@ -84,6 +91,7 @@ class Run:
                 self.board.close()
             if self.training.step < self.training.options.steps and distributed.first():
                 self._report("This run has not come to its end yet.")
+        self._tell_all()
         self.training.unshard()
 
     def _logged(self, loss: Callable[[Draw], Tensor], stop: Stop) -> Iterator[FitStep]:
@@ -141,6 +149,31 @@ class Run:
     def text(self, sentence: str) -> None:
         """Show a paragraph in the report."""
         self.report.text(sentence)
+
+    def remark(self, *sentences: str) -> None:
+        """Say something of the data: as a ``DataWarning``, in the log and in the report."""
+        for sentence in dict.fromkeys(sentences):
+            if planner := PLANNER.get():
+                planner.notes.append(sentence)
+            elif distributed.first():
+                warnings.warn(sentence, DataWarning, stacklevel=2)
+                self._write({"event": "data", "step": self.training.step, "said": sentence})
+                self.text(sentence)
+
+    def _tell(self) -> None:
+        """Say the first time that a streamed picture cannot be read."""
+        if self.streamed is not None and self.streamed.lost and not self.told:
+            self.remark(*(f"so far, {sentence}" for sentence in self.streamed.remarks()))
+            self.told = len(self.streamed.lost)
+
+    def _tell_all(self) -> None:
+        """Say what all processes together could not read, if that is more than was said."""
+        if self.streamed is None:
+            return
+        for names in distributed.collect(list(self.streamed.lost)):
+            self.streamed.lost.update(dict.fromkeys(names))
+        if len(self.streamed.lost) > self.told:
+            self.remark(*self.streamed.remarks())
 
     def finish(self, **parts: nn.Module) -> None:
         """Write each trained part as safetensors with its configuration, the facts, the report."""

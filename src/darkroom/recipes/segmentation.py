@@ -78,6 +78,8 @@ def train(config: Config) -> Iterator[FitStep]:
     weights = median_frequency_weights(learnt.labels, len(CLASSES), VOID) ** config.balance
     weights = weights.to(config.fit.place)
     run = Run(config.out, "segmentation", config, training, config.save_every)
+    run.held = sum(part.pixels.nbytes + part.labels.nbytes for part in scenes.values())
+    run.remark(*(remark for part in scenes.values() for remark in part.remarks))
 
     def loss(draw: Draw) -> Tensor:
         pixels, labels = batch(learnt, config, draw)

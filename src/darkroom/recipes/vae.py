@@ -35,6 +35,7 @@ def train(config: Config) -> Iterator[FitStep]:
     model = VAE(config.model)
     training = Training(model, config.fit)
     run = Run(config.out, "vae", config, training, config.save_every)
+    run.held = digits.pixels.nbytes + held_out.pixels.nbytes
 
     def loss(draw: Draw) -> Tensor:
         g = draw.generator

@@ -3,14 +3,14 @@
 Everything is drawn from a given generator, so that a step's number decides it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from darkroom.training.augment import GROUNDS, TINTS, colour, compose, tint
-from darkroom.training.data import CaptionedPictures
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Variant:
 
 
 def variants(
-    pictures: CaptionedPictures,
+    rows: Sequence[Mapping[str, Any]],
     tints: int,
     grounds: int,
     both: int,
@@ -42,7 +42,7 @@ def variants(
         return [names[int(i)] for i in order]
 
     kinds: list[list[Variant]] = [[], [], [], [], []]
-    for i, row in enumerate(pictures.rows):
+    for i, row in enumerate(rows):
         if row.get("skin_tone"):
             kinds[1].append(Variant(i))
             continue
@@ -54,9 +54,8 @@ def variants(
     return kinds
 
 
-def render(pictures: CaptionedPictures, shown: Sequence[Variant]) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1]."""
-    pixels = pictures.pixels[[v.picture for v in shown]]
+def render(pixels: Tensor, shown: Sequence[Variant]) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] of the picture (B, 4, H, W) of each variant."""
     tinted = torch.tensor([v.tint is not None for v in shown])
     colours = colour([v.tint or "white" for v in shown])
     pixels = torch.where(tinted[:, None, None, None], tint(pixels, colours), pixels)
@@ -65,7 +64,7 @@ def render(pictures: CaptionedPictures, shown: Sequence[Variant]) -> Tensor:
     return compose(pixels, colour([v.ground or "white" for v in shown]))
 
 
-def caption(row: dict, shown: Variant, g: torch.Generator, noun: str = "") -> str:
+def caption(row: Mapping[str, Any], shown: Variant, g: torch.Generator, noun: str = "") -> str:
     """One way of saying what ``shown`` shows: mostly the name, now and then the tags.
 
     Args:
@@ -95,9 +94,9 @@ def caption(row: dict, shown: Variant, g: torch.Generator, noun: str = "") -> st
     return f"{what} on a white background" if chance() < 0.1 else what
 
 
-def all_texts(pictures: CaptionedPictures, noun: str = "") -> list[str]:
+def all_texts(rows: Sequence[Mapping[str, Any]], noun: str = "") -> list[str]:
     """What a vocabulary is learned from: names, tags, colours and the words around them."""
-    texts = [text for row in pictures.rows for text in (row["text"], *row.get("tags", ()))]
+    texts = [text for row in rows for text in (row["text"], *row.get("tags", ()))]
     frame = [f"a {c} {noun} on an {c} background" for c in (*TINTS, "white")]
     return texts + frame * 50
 

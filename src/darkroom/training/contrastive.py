@@ -86,5 +86,6 @@ def hits(rank: Tensor, k: int) -> float:
 def chance(images: int, texts: int, at: Sequence[int] = (1, 5, 10)) -> tuple[list[float], ...]:
     """What ``recall`` gives on average for embeddings at random, ``texts`` for each image."""
     total = images * texts
-    missed = [math.comb(total - texts, k) / math.comb(total, k) for k in at]
+    among = [min(k, total) for k in at]
+    missed = [math.comb(total - texts, k) / math.comb(total, k) for k in among]
     return [min(1.0, k / images) for k in at], [1 - miss for miss in missed]

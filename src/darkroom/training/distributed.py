@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ from darkroom.errors import ConfigError, DarkroomError
 from darkroom.training.sharding import Shards, is_shard, like, local, whole
 
 __all__ = [
-    "any_of", "average_gradients", "blend", "by_kind", "clip_gradients", "compare", "first",
+    "any_of", "average_gradients", "blend", "by_kind", "clip_gradients", "collect",
+    "compare", "first",
     "gather", "like", "local", "mean", "place", "rank", "running", "start", "stop", "wait",
     "whole", "world",
 ]  # fmt: skip
 
+T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # for another process: it may be evaluating
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 HOW = "start with `torchrun --nproc-per-node N -m darkroom.train CONFIG.toml`"
@@ -116,17 +119,22 @@ def wait() -> None:
             dist.barrier()
 
 
+def collect(what: T) -> list[T]:
+    """What each process says, in their order; plain data."""
+    told = [what] * world()
+    if running():
+        with _meeting():
+            dist.all_gather_object(told, what)
+    return told
+
+
 def compare(what: str) -> None:
     """Make sure that all processes are about to train the same.
 
     Raises:
         ConfigError: if ``what`` differs.
     """
-    if not running():
-        return
-    told: list[str] = [""] * world()
-    with _meeting():
-        dist.all_gather_object(told, what)
+    told = collect(what)
     for number, other in enumerate(told):
         if other != told[0]:
             raise ConfigError(

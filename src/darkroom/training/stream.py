@@ -15,6 +15,9 @@ from darkroom.training.data.pictures import Pictures
 from darkroom.training.fit import Training
 from darkroom.training.prefetch import prefetch
 
+AHEAD = 2  # batches that are loaded while one is in use
+BUFFER = 2048  # of shards: neighbours that are shuffled together
+
 
 class Order:
     """All items once an epoch, in an order of its own each epoch.
@@ -64,7 +67,7 @@ class Batch(NamedTuple):
     """What one pass through the network sees: this process's share."""
 
     indices: Tensor  # (B,) items of the set
-    pixels: Tensor  # (B, 3, H, W) uint8
+    pixels: Tensor  # (B, channels, H, W) uint8
 
 
 def stream(
@@ -73,16 +76,20 @@ def stream(
     training: Training,
     *,
     buffer: int = 0,
-    ahead: int = 2,
+    channels: int = 3,
+    ahead: int = AHEAD,
     workers: int = 2,
 ) -> Iterator[Batch]:
     """The batches of a training from where it stands, one for each call of its loss.
 
     ``batch = next(batches)`` in the loss takes the place of ``draw.share``: of each step's pictures
-    a process reads the rows that its passes see, and no others.
+    a process reads the rows that its passes see, and no others. In place of a picture that cannot
+    be read comes the next one of the set that can, so what a step sees stays a function of its
+    number; ``pictures.lost`` has the names.
 
     Args:
         buffer: see ``Order``.
+        channels: see ``Pictures.readable``.
         ahead, workers: see ``prefetch``.
     """
     options = training.options
@@ -92,8 +99,15 @@ def stream(
 
     def load(number: int) -> Batch:
         step, part = divmod(number, parts)
-        indices = order.step(step)[part::parts]
-        return Batch(indices, pictures.read(indices, size))
+        wanted = order.step(step)[part::parts]
+        pixels, indices = pictures.readable_or_next(wanted, size, channels)
+        return Batch(indices, pixels)
 
     passes = range(training.step * parts + rank, options.steps * parts, world)
     return prefetch(load, passes, ahead, workers)
+
+
+def held(training: Training, size: int, channels: int = 3) -> int:
+    """Bytes of pixels that ``stream`` has in memory at most."""
+    options = training.options
+    return (AHEAD + 1) * options.batch // options.accumulate * channels * size * size

@@ -80,9 +80,18 @@ def test_what_is_no_label_map_is_named(folder, labels, message):
         camvid(folder)
 
 
-def test_a_damaged_picture_is_named(folder):
+def test_damaged_scenes_are_left_out(folder):
+    whole = camvid(folder)
+    (folder / "trainannot" / "1.png").write_bytes(b"no picture")
+    scenes = camvid(folder)
+    assert scenes.names == ("0", "2")
+    assert torch.equal(scenes.labels, whole.labels[[0, 2]])
+    assert scenes.remarks == (
+        "1 of 3 pictures cannot be read and is left out: 1.png; "
+        f"`darkroom data check {folder / 'train'}` lists all",
+    )
     (folder / "train" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"2\.png"):
+    with pytest.raises(DataError, match=r"2 of 3 pictures cannot be read, such as 1\.png, 2\.png"):
         camvid(folder)
 
 

@@ -80,13 +80,28 @@ def test_what_is_wrong_is_said(folder):
     (folder / "Flickr_8k.testImages.txt").write_text("other.png\n")
     with pytest.raises(DataError, match=r"no captions for other\.png"):
         split_names(folder, "test", captions)
-    (folder / "Images" / "3.png").write_bytes(b"no picture")
-    for crop in (True, False):
-        with pytest.raises(DataError, match=r"3\.png"):
-            flickr8k(folder, 8, crop=crop)
     uneven = {**captions, "3.png": captions["3.png"][:4]}
     with pytest.raises(DataError, match=r"3\.png has 4 captions"):
         split_names(folder, "book-train", uneven)
+
+
+def test_damaged_photographs_are_left_out(folder):
+    whole = flickr8k(folder, 8)
+    for i in (3, 5):
+        (folder / "Images" / f"{i}.png").write_bytes(b"no picture")
+    (folder / "Images" / "7.png").unlink()
+    for crop in (True, False):
+        images = flickr8k(folder, 8, crop=crop)
+        assert images.names == tuple(f"{i}.png" for i in (0, 1, 2, 4, 6, 8, 9))
+        assert images.captions == tuple(whole.captions[i] for i in (0, 1, 2, 4, 6, 8, 9))
+        assert (
+            "3 of 10 pictures cannot be read and are left out: 3.png, 5.png, 7.png;"
+            in (images.remarks[0])
+        )
+    for i in (0, 1, 2):
+        (folder / "Images" / f"{i}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="6 of 10 pictures cannot be read, such as 0.png"):
+        flickr8k(folder, 8)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """``darkroom train``: run a recipe, watch it, stop it and go on later."""
 
 import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +80,27 @@ def train(
         say("nothing was trained (--dry-run)")
         return
     steps = recipes.run(path, given, changes or ())
-    watch(steps, answer, config.name)
+    with noting():
+        watch(steps, answer, config.name)
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[None]:
+    """Show what is to be said of the data as notes, and other warnings as ever."""
+    from darkroom.errors import DataWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        ordinary = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, DataWarning):
+                say(f"note: {message}", "yellow")
+            else:
+                ordinary(message, category, *rest, **named)
+
+        warnings.showwarning = show
+        yield
 
 
 def watch(steps: Any, answer: Answer, name: str) -> None:

@@ -1,12 +1,13 @@
-"""Train a dual encoder on Flickr8k from nothing, and search pictures with words.
+"""Train a dual encoder on captioned pictures from nothing, and search pictures with words.
 
 ``mode = "correct"`` (this page): unit vectors, a learned temperature, InfoNCE (Radford et al.,
-arXiv:2103.00020) or SigLIP (Zhai et al., arXiv:2303.15343), augmentation, the official split.
+arXiv:2103.00020) or SigLIP (Zhai et al., arXiv:2303.15343), augmentation, any captioned set;
+Flickr8k with its official split.
 ``mode = "book"`` (``book.py``): what "Modern Computer Vision with PyTorch", chapter 16, prints.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,16 +19,16 @@ from darkroom.errors import ConfigError
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
 from darkroom.recipes.clip import book
 from darkroom.recipes.clip.book import BookOptions
-from darkroom.recipes.clip.retrieval import captions_of, measure, show
+from darkroom.recipes.clip.reading import read
+from darkroom.recipes.clip.retrieval import measure, show
 from darkroom.recipes.runs import Run
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
 from darkroom.training import distributed
 from darkroom.training.contrastive import infonce, siglip
 from darkroom.training.crops import cut, draw_crops
-from darkroom.training.data.flickr8k import flickr8k
-from darkroom.training.data.labelled import Images
 from darkroom.training.fit import Draw, FitOptions, FitStep, Training
+from darkroom.training.stream import BUFFER, Batch, held, stream
 from darkroom.vision.encoder import Encoder, token_ids, trimmed
 
 
@@ -35,10 +36,13 @@ from darkroom.vision.encoder import Encoder, token_ids, trimmed
 class Config:
     """``recipe = "clip"``."""
 
-    data: Path  # Flickr8k as Kaggle packs it; the correct mode needs the official lists beside it
+    # any captioned set; or Flickr8k as Kaggle packs it, in the correct mode with the official lists
+    data: Path
     out: Path  # the run: state, log, report, and the finished model in ``out/model``
     mode: Literal["correct", "book"] = "correct"
     loss: Literal["infonce", "siglip"] = "infonce"
+    stream: bool = False  # pictures stay on the disk; those in shards always do
+    held_out: float = 0.1  # fraction kept aside to measure on, of a set without lists of its own
     vocabulary: int = 3000  # tokens learned from the captions
     margin: float = 1.5  # photographs are kept so much larger than the network sees them
     least_area: float = 0.4  # of a random crop
@@ -51,6 +55,8 @@ class Config:
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ConfigError("held_out must be in [0, 1)")
         if self.margin < 1 or not 0 < self.least_area <= 1 or not 0 <= self.forget < 1:
             raise ConfigError("margin must be at least 1, least_area in (0, 1], forget in [0, 1)")
 
@@ -64,8 +70,13 @@ def _train(config: Config) -> Iterator[FitStep]:
     torch.manual_seed(config.fit.seed)
     size = config.model.size
     side = round(size * config.margin)
-    photographs, held_out = (flickr8k(config.data, side, split) for split in ("train", "dev"))
-    texts = [text for group in captions_of(photographs) for text in group]
+    learnt = read(config, side)
+    if len(learnt.captions) < config.fit.batch:
+        raise ConfigError(
+            f"{config.data}: {len(learnt.captions)} pictures to learn from; lower fit.batch to that"
+        )
+    held_out = learnt.measured(side, False).images
+    texts = [text for group in learnt.captions for text in group]
     tokenizer = train_tokenizer(texts, config.vocabulary, config.model.text.positions)
     text = replace(config.model.text, vocabulary=len(tokenizer), end=tokenizer.eos)
     model = ContrastiveModel(replace(config.model, text=text))
@@ -75,16 +86,27 @@ def _train(config: Config) -> Iterator[FitStep]:
         model.bias.data.fill_(-10)
     training = Training(model, config.fit)
     run = Run(config.out, "clip", config, training, config.save_every)
-    captions = Captions(photographs, token_ids(tokenizer, texts, text.positions), tokenizer.eos)
+    run.held = held_out.pixels.nbytes + (0 if learnt.pixels is None else learnt.pixels.nbytes)
+    run.remark(*learnt.remarks, *held_out.remarks)
+    batches: Iterator[Batch] = iter(())
+    if learnt.streamed is not None:
+        run.streamed, run.held = learnt.streamed, run.held + held(training, side)
+        buffer = BUFFER if learnt.streamed.sharded else 0
+        batches = stream(learnt.streamed, side, training, buffer=buffer)
+    captions = Captions(learnt.captions, token_ids(tokenizer, texts, text.positions), tokenizer.eos)
 
     def loss(draw: Draw) -> Tensor:
         g, batch = draw.generator, config.fit.batch
-        chosen = torch.randperm(len(photographs), generator=g)[:batch]  # no image twice
-        boxes, mirrored = draw_crops(batch, side, config.least_area, g)
-        ids = captions.draw(chosen, config.forget, g)
         mine = slice(draw.part, None, draw.parts)
-        pixels = cut(photographs.pixels[chosen[mine]], boxes[mine], mirrored[mine], size)
-        ids = trimmed(ids[mine], tokenizer.eos)
+        if learnt.pixels is None:
+            chosen, pixels = next(batches)
+        else:
+            chosen = torch.randperm(len(learnt.pixels), generator=g)[:batch][mine]  # none twice
+            pixels = learnt.pixels[chosen]
+        boxes, mirrored = draw_crops(batch, side, config.least_area, g)
+        ids = captions.draw(chosen, config.forget, batch, mine, g)
+        pixels = cut(pixels, boxes[mine], mirrored[mine], size)
+        ids = trimmed(ids, tokenizer.eos)
         image = distributed.gather(model.encode_image(pixels.to(draw.device)))
         sentence = distributed.gather(model.encode_text(ids.to(draw.device)))
         if config.loss == "siglip":
@@ -101,7 +123,8 @@ def _train(config: Config) -> Iterator[FitStep]:
             )
         yield step
     encoder = finished(training, model.config, tokenizer)
-    show(run, encoder, config.data, "test", config.query)
+    shown = learnt.measured(encoder.size, True)
+    show(run, encoder, shown.images, shown.source, shown.name, config.query)
     if distributed.first():
         encoder.save(config.out / "model")
     run.finish()
@@ -117,16 +140,22 @@ def finished(training: Training, config: ContrastiveConfig, tokenizer: Tokenizer
 class Captions:
     """The tokens of every caption, and which are whose."""
 
-    def __init__(self, photographs: Images, ids: Tensor, end: int) -> None:
+    def __init__(self, captions: Sequence[Sequence[str]], ids: Tensor, end: int) -> None:
         self.ids, self.end = ids, end
-        self.count = torch.tensor([len(group) for group in captions_of(photographs)])
+        self.count = torch.tensor([len(group) for group in captions])
         self.start = self.count.cumsum(0) - self.count
 
-    def draw(self, images: Tensor, forget: float, g: torch.Generator) -> Tensor:
-        """One caption of each image (B, S), some of its tokens left out."""
-        which = (torch.rand(len(images), generator=g) * self.count[images]).long()
+    def draw(
+        self, images: Tensor, forget: float, batch: int, mine: slice, g: torch.Generator
+    ) -> Tensor:
+        """One caption of each image (B, S), some of its tokens left out.
+
+        Args:
+            images: (B,) numbers: what ``mine`` is of a whole ``batch``, for which all is drawn.
+        """
+        which = (torch.rand(batch, generator=g)[mine] * self.count[images]).long()
         ids = self.ids[self.start[images] + which]
-        gone = torch.rand(ids.shape, generator=g) < forget
+        gone = (torch.rand(batch, ids.shape[1], generator=g) < forget)[mine]
         gone[:, 0] = False  # the begin token
         gone &= ids != self.end
         order = gone.int().argsort(dim=1, stable=True)  # what is gone moves to the end of its row

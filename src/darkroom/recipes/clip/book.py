@@ -93,6 +93,8 @@ def train(config: "Config") -> Iterator[FitStep]:
     ]
     training = Training(model, config.fit, groups)
     run = Run(config.out, "clip", config, training, config.save_every)
+    run.held = rows.pixels.nbytes + validation.pixels.nbytes
+    run.remark(*photographs.remarks, *held_out.remarks)
     epoch = math.ceil(len(rows) / batch)  # steps
     best_file = config.out / "best.safetensors"
     best = min((row.get("validation_loss", math.inf) for row in run.rows()), default=math.inf)
@@ -116,7 +118,11 @@ def train(config: "Config") -> Iterator[FitStep]:
                 training.plateau(value, book.patience, book.factor)
         yield step
     encoder = _finished(training, model.config, tokenizer, best_file, book.size)
-    show(run, encoder, config.data, "book-validation", config.query, book.first)
+    images = config.data / "Images"
+    show(
+        run, encoder, held_out, lambda i: images / held_out.names[i], "book-validation",
+        config.query,
+    )  # fmt: skip
     if distributed.first():
         encoder.save(config.out / "model")
     run.finish()

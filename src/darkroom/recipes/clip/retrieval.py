@@ -1,19 +1,17 @@
 """How well pictures and sentences find each other, for the reports of recipes that train it."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 
 from darkroom.atomic import atomic_write
-from darkroom.images import grid
+from darkroom.images import ImageLike, grid
 from darkroom.recipes.runs import Run
 from darkroom.training import distributed
 from darkroom.training.contrastive import chance, recall
 from darkroom.training.crops import scaled
-from darkroom.training.data.flickr8k import Split, flickr8k, read_captions, split_names
 from darkroom.training.data.labelled import Images
 from darkroom.vision.encoder import Encoder, squared
 
@@ -36,9 +34,21 @@ def measure(encoder: Encoder, photographs: Images) -> tuple[list[float], list[fl
     return recall(image, text, torch.arange(len(groups)).repeat_interleave(counts), AT)
 
 
-def show(run: Run, encoder: Encoder, data: Path, split: Split, query: str, first: int = 0) -> None:
-    """Recall beside chance as a table and as ``recall.json``, and the nine best of a query."""
-    photographs = flickr8k(data, encoder.size, split, crop=encoder.crop, first=first)
+def show(
+    run: Run,
+    encoder: Encoder,
+    photographs: Images,
+    source: Callable[[int], ImageLike],
+    split: str,
+    query: str,
+) -> None:
+    """Recall beside chance as a table and as ``recall.json``, and the nine best of a query.
+
+    Args:
+        photographs: of the encoder's size, with captions.
+        source: number of a photograph -> its file, for the grid.
+        split: what the photographs are called.
+    """
     groups = captions_of(photographs)
     found = measure(encoder, photographs)
     luck = chance(len(groups), round(sum(map(len, groups)) / len(groups)), AT)
@@ -61,15 +71,12 @@ def show(run: Run, encoder: Encoder, data: Path, split: Split, query: str, first
         with atomic_write(run.folder / "recall.json") as file:
             file.write((json.dumps(facts, indent=2) + "\n").encode())
     scores = encoder.images(photographs.pixels) @ encoder.texts([query])[0]
-    paths = [
-        data / "Images" / name for name in split_names(data, split, read_captions(data), first)
-    ]
-    best = [paths[i] for i in scores.topk(min(9, len(paths))).indices]
+    best = scores.topk(min(9, len(groups))).indices.tolist()
     cells = [
-        Image.fromarray(squared(path, SHOWN, encoder.crop).permute(1, 2, 0).numpy())
-        for path in best
+        Image.fromarray(squared(source(i), SHOWN, encoder.crop).permute(1, 2, 0).numpy())
+        for i in best
     ]
-    run.picture("matches", grid(cells, 3), f"the best of {len(paths):,} for “{query}”")
+    run.picture("matches", grid(cells, 3), f"the best of {len(groups):,} for “{query}”")
 
 
 def _percent(value: float) -> str:

@@ -52,6 +52,7 @@ class Stage:
     optimizer: int
     average: int
     activations: int  # kept for the backward pass: measured
+    data: int  # pictures or latents that are in memory all the time
     steps: int
     done: int  # steps that an earlier run has left
     batch: int
@@ -60,7 +61,8 @@ class Stage:
     @property
     def memory(self) -> int:
         """All of it together."""
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+        state = self.weights + self.gradients + self.optimizer + self.average
+        return state + self.activations + self.data
 
     @property
     def seconds(self) -> float:
@@ -85,14 +87,17 @@ class Planner:
     def __init__(self, real: Path | None, temporary: Path, expected: int) -> None:
         self.real, self.temporary, self.expected = real, temporary, expected
         self.stages: list[Stage] = []
+        self.notes: list[str] = []
         self.measuring = 0.0  # seconds
 
-    def record(self, folder: Path, training: Training, loss: Callable[[Draw], Tensor]) -> None:
-        """Measure a training loop; the last one ends the recipe."""
+    def record(
+        self, folder: Path, training: Training, loss: Callable[[Draw], Tensor], data: int
+    ) -> None:
+        """Measure a training loop that holds ``data`` bytes; the last one ends the recipe."""
         started = time.perf_counter()
         within = self.real and folder.is_relative_to(self.temporary)
         inside = folder.relative_to(self.temporary) if within else folder
-        self.stages.append(_measured(str(inside), training, loss, self._done(inside)))
+        self.stages.append(_measured(str(inside), training, loss, data, self._done(inside)))
         self.measuring += time.perf_counter() - started
         if len(self.stages) >= self.expected:
             raise Enough
@@ -121,12 +126,12 @@ def plan(train: Callable[[Any], Iterator[Any]], config: Any, stages: int | None 
     Raises:
         DarkroomError: whatever keeps the recipe from its first loop.
     """
-    notes: list[str] = []
     expected = len(list(_fits(config))) if stages is None else stages
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="darkroom-plan-") as folder:
         real = getattr(config, "out", None)
         planner = Planner(real, Path(folder), max(expected, 1))
+        notes = planner.notes
         moved = dataclasses.replace(config, out=Path(folder)) if real else config
         token = PLANNER.set(planner)
         try:
@@ -146,7 +151,9 @@ def plan(train: Callable[[Any], Iterator[Any]], config: Any, stages: int | None 
     return Plan(list(_data(config, notes)), planner.stages, seconds, device, notes)
 
 
-def _measured(folder: str, training: Training, loss: Callable[[Draw], Tensor], done: int) -> Stage:
+def _measured(
+    folder: str, training: Training, loss: Callable[[Draw], Tensor], data: int, done: int
+) -> Stage:
     model, options = training.model, training.options
     parameters = {name: _count(child) for name, child in model.named_children()}
     rest = _count(model) - sum(parameters.values())
@@ -172,6 +179,7 @@ def _measured(folder: str, training: Training, loss: Callable[[Draw], Tensor], d
         optimizer=2 * size,  # Adam's two moments
         average=sum(tensor.nbytes for tensor in training.average),
         activations=kept.most,
+        data=data,
         steps=options.steps,
         done=min(done, options.steps),
         batch=options.batch,

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.errors import DataError
-from darkroom.training.data.labelled import FORMATS, SUFFIXES
+from darkroom.training.data.labelled import FORMATS, SUFFIXES, damaged
+from darkroom.training.data.reading import attempts, left_out
 
 Split = Literal["train", "val", "test"]
 VOID = 11  # a pixel of which nothing is said
@@ -31,6 +32,7 @@ class Scenes:
     pixels: Tensor  # (N, 3, H, W) uint8
     labels: Tensor  # (N, H, W) uint8; VOID where nothing is said
     names: tuple[str, ...]
+    remarks: tuple[str, ...] = ()  # what is to be said of the set: scenes were left out
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -40,10 +42,11 @@ def camvid(folder: Path, split: Split = "train") -> Scenes:
     """Read ``folder/train`` and ``folder/trainannot``, or those of another split.
 
     A picture's labels have its name and end with ``.png``: greyscale, the class's number in each
-    pixel, 11 where nothing is said.
+    pixel, 11 where nothing is said. Scenes of which a file is damaged are left out.
 
     Raises:
-        DataError: a file is missing, damaged, of another size than the others, or no label map.
+        DataError: a file is missing, of another size than the others, or no label map; or more
+            than half of the scenes are damaged.
     """
     photos, maps = folder / split, folder / f"{split}annot"
     if not photos.is_dir() or not maps.is_dir():
@@ -58,9 +61,14 @@ def camvid(folder: Path, split: Split = "train") -> Scenes:
                 f"{where}: nothing for {len(alone)} of {split}, such as {min(alone)}; "
                 "every picture needs its label map"
             )
-    names = tuple(sorted(paths))
-    pixels = [_read(paths[name], "RGB") for name in names]
-    classes = [_read(labels[name], None) for name in names]
+    found = sorted(paths)
+    pairs = list(
+        attempts(lambda name: (_read(paths[name], "RGB"), _read(labels[name], None)), found)
+    )
+    lost = [paths[name].name for name, pair in zip(found, pairs, strict=True) if pair is None]
+    remarks = left_out(lost, len(found), photos)
+    names = tuple(name for name, pair in zip(found, pairs, strict=True) if pair is not None)
+    pixels, classes = zip(*(pair for pair in pairs if pair is not None), strict=True)
     size = pixels[0].shape[:2]
     for name, image, kind in zip(names, pixels, classes, strict=True):
         if image.shape[:2] != size or kind.shape != size:
@@ -74,7 +82,7 @@ def camvid(folder: Path, split: Split = "train") -> Scenes:
                 f"or {VOID} for void"
             )
     stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    return Scenes(stacked, torch.from_numpy(np.stack(classes)), names)
+    return Scenes(stacked, torch.from_numpy(np.stack(classes)), names, remarks)
 
 
 def _read(path: Path, mode: str | None) -> np.ndarray:
@@ -83,8 +91,10 @@ def _read(path: Path, mode: str | None) -> np.ndarray:
             if mode is None and image.mode not in ("L", "P"):
                 raise DataError(f"{path}: a {image.mode} picture; labels are greyscale or palette")
             return np.array(image.convert(mode) if mode else image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not readable as an image ({error})") from error
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers raise almost anything on damage
+        raise damaged(path, error) from error
 
 
 def _size(image: np.ndarray) -> str:

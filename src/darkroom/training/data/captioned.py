@@ -1,97 +1,65 @@
-"""Folders of captioned pictures, in memory."""
+"""Pictures with words: what is said of each item of a set, without reading a picture."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from darkroom.errors import DataError
-from darkroom.training.data.labelled import FORMATS
-from darkroom.training.data.opening import image_folder_files, metadata_files, open_data
-from darkroom.training.data.pictures import Item
+from darkroom.training.data.pictures import Files, Part, Pictures
 
 
 @dataclass(frozen=True)
-class CaptionedPictures:
-    """Pictures of one size with what is known of each."""
+class Captioned:
+    """Those items of a set that have words."""
 
-    pixels: Tensor  # (N, 4, H, W) uint8, RGB not multiplied by alpha
-    rows: list[dict]  # the metadata of each; ``text`` is there, ``tags`` is a list if it is
+    pictures: Pictures
+    captions: tuple[tuple[str, ...], ...]  # of each, one or more
+    rows: tuple[dict[str, Any], ...]  # its first caption as ``text``, its ``tags``, its columns
+    remarks: tuple[str, ...] = ()  # what is to be said of the others
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.captions)
 
-    def split(self, fraction: float, seed: int) -> tuple["CaptionedPictures", "CaptionedPictures"]:
-        """A random ``fraction`` kept aside: (the rest, what is kept aside)."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
-        aside = round(fraction * len(self))
-        kept, held = sorted(order[aside:]), sorted(order[:aside])
-        return self.of(kept), self.of(held)
-
-    def of(self, numbers: list[int]) -> "CaptionedPictures":
-        """Some of them."""
-        return CaptionedPictures(self.pixels[numbers], [self.rows[i] for i in numbers])
+    def of(self, part: Part) -> "Captioned":
+        """A part of its pictures."""
+        numbers = part.numbers.tolist()
+        captions = tuple(self.captions[i] for i in numbers)
+        return Captioned(part, captions, tuple(self.rows[i] for i in numbers), self.remarks)
 
 
-def image_folder(folder: Path, size: int) -> CaptionedPictures:
-    """Read Hugging Face's imagefolder: ``metadata.jsonl`` or ``.csv`` beside the pictures.
-
-    Pictures are scaled to ``size`` x ``size`` with premultiplied alpha, by area averaging.
-
-    Raises:
-        DataError: if there is no metadata, nothing to train on, or a picture cannot be read.
-    """
-    metadata = metadata_files(folder) if folder.is_dir() else []
-    if not metadata:
-        raise DataError(
-            f"{folder}: no metadata.jsonl or metadata.csv; expected a folder of pictures with one"
-        )
-    items = image_folder_files(folder, metadata).items
-    pixels = np.stack([_read(item.path, size) for item in items])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return CaptionedPictures(images, [_row(item) for item in items])
-
-
-def _row(item: Item) -> dict:
-    row = {**item.row, "text": item.captions[0] if item.captions else ""}
-    if isinstance(row.get("tags"), str):  # from a .csv
-        row["tags"] = [tag.strip() for tag in row["tags"].split(",") if tag.strip()]
-    return row
-
-
-def captioned_pictures(path: Path, size: int) -> CaptionedPictures:
-    """Any set that ``open_data`` knows: the first caption of each picture, or its class's name.
+def captioned(found: Pictures) -> Captioned:
+    """What is said of each picture: its captions, else its class's name.
 
     Pictures without either are left out.
 
     Raises:
-        DataError: it is no set, or there is nothing to train on.
+        DataError: no picture has words.
     """
-    if path.is_dir() and metadata_files(path):
-        return image_folder(path, size)
-    found = open_data(path)
-    rows, numbers = [], []
-    for i in range(len(found)):
-        said = found.captions(i)
+    captions, numbers = list[tuple[str, ...]](), list[int]()
+    for i, said in enumerate(found.all_captions()):
         if not said and found.labels is not None and found.labels[i] >= 0:
             said = (found.classes[int(found.labels[i])].replace("_", " "),)
         if said:
-            rows.append({"text": said[0]})
+            captions.append(said)
             numbers.append(i)
-    if not rows:
-        raise DataError(f"{path}: no picture has a caption or a class; see `darkroom data check`")
-    pixels = found.read(numbers, size)
-    return CaptionedPictures(torch.cat((pixels, torch.full_like(pixels[:, :1], 255)), dim=1), rows)
+    if not numbers:
+        raise DataError(
+            f"{found.where}: no picture has a caption or a class; see `darkroom data check`"
+        )
+    silent = len(found) - len(numbers)
+    remarks = (
+        (f"{silent:,} of {len(found):,} pictures, without a caption or a class, are left out",)
+        if silent
+        else ()
+    )
+    rows = tuple(_row(found, i, said[0]) for i, said in zip(numbers, captions, strict=True))
+    pictures = Part(found, torch.tensor(numbers)) if silent else found
+    return Captioned(pictures, tuple(captions), rows, remarks)
 
 
-def _read(path: Path, size: int) -> np.ndarray:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            premultiplied = image.convert("RGBA").convert("RGBa")
-            small = premultiplied.resize((size, size), Image.Resampling.BOX).convert("RGBA")
-    except Exception as error:  # Pillow's readers raise almost anything on damage
-        raise DataError(f"{path}: not readable as an image ({error})") from error
-    return np.asarray(small)
+def _row(found: Pictures, i: int, text: str) -> dict[str, Any]:
+    row = {**(found.item(i).row if isinstance(found, Files) else {}), "text": text}
+    if isinstance(row.get("tags"), str):  # from a .csv
+        row["tags"] = [tag.strip() for tag in row["tags"].split(",") if tag.strip()]
+    return row

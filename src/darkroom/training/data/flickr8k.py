@@ -5,8 +5,6 @@
 """
 
 import csv
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +13,8 @@ import torch
 from PIL import Image
 
 from darkroom.errors import DataError
-from darkroom.training.data.labelled import FORMATS, Images, read_square
+from darkroom.training.data.labelled import FORMATS, Images, damaged, read_square
+from darkroom.training.data.reading import read_many
 
 Split = Literal["train", "dev", "test", "book-train", "book-validation", "all"]
 
@@ -32,7 +31,8 @@ def flickr8k(
         first: only so many images of the split (the book's "debug" takes 100); 0 = all.
 
     Raises:
-        DataError: a file is missing or damaged, or the split is not there.
+        DataError: the captions are missing or damaged, the split is not there, or more than half
+            of its pictures are damaged.
     """
     captions = read_captions(folder)
     names = split_names(folder, split, captions, first)
@@ -41,13 +41,13 @@ def flickr8k(
     def decode(path: Path) -> np.ndarray:
         return read_square(path, size) if crop else squeezed(path, size)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # JPEGs decode outside Python's lock
-        pixels = np.empty((len(paths), size, size, 3), np.uint8)
-        for i, image in enumerate(pool.map(decode, paths)):
-            pixels[i] = image
+    pixels, kept, remarks = read_many(decode, paths, names, folder)
+    names = [names[i] for i in kept]
     return Images(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         captions=tuple(captions[name] for name in names),
+        names=tuple(names),
+        remarks=remarks,
     )
 
 
@@ -124,7 +124,7 @@ def squeezed(path: Path, size: int) -> np.ndarray:
     """(size, size, 3) uint8: the whole picture, its aspect not kept.
 
     Raises:
-        DataError: it cannot be read.
+        DamagedError: it cannot be read.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -132,4 +132,4 @@ def squeezed(path: Path, size: int) -> np.ndarray:
             small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(small)
     except Exception as error:  # Pillow's readers raise almost anything on damage
-        raise DataError(f"{path}: not readable as an image ({error})") from error
+        raise damaged(path, error) from error

@@ -4,7 +4,7 @@ import gzip
 import io
 import struct
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from darkroom.errors import DataError
 from darkroom.images import MAX_PIXELS, to_rgb, to_square
+from darkroom.training.data.reading import DamagedError, read_many
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
@@ -28,6 +29,8 @@ class Images:
     labels: Tensor | None = None  # (N,) int64
     classes: tuple[str, ...] = ()  # the name of each label
     captions: tuple[tuple[str, ...], ...] | None = None  # of each image, one or more
+    names: tuple[str, ...] = ()  # of each image's file
+    remarks: tuple[str, ...] = ()  # what is to be said of the set: pictures were left out
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -57,7 +60,7 @@ def class_folders(folder: Path, size: int) -> Images:
     Images are scaled so that the shorter side is ``size``, and cut to the middle.
 
     Raises:
-        DataError: there is no usable image.
+        DataError: there is no image, or more than half are damaged.
     """
     classes = (
         sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -70,14 +73,22 @@ def class_folders(folder: Path, size: int) -> Images:
     ]
     if not found:
         raise DataError(f"{folder}: no images; expected class/file.jpg and the like")
-    return _labelled(((path, label) for path, label in found), classes, size)
+    sources = [path for path, _ in found]
+    return _labelled(
+        sources,
+        [str(path.relative_to(folder)) for path in sources],
+        [label for _, label in found],
+        classes,
+        size,
+        folder,
+    )
 
 
 def class_tar(path: Path, size: int | None = None) -> Images:
     """``class/file`` in a tar, as ``class_folders``; without ``size``, all must be of one size.
 
     Raises:
-        DataError: the tar is damaged, or holds no usable image.
+        DataError: the tar is damaged, or holds no image, or more than half are damaged.
     """
     try:
         with tarfile.open(path) as tar:
@@ -91,39 +102,57 @@ def class_tar(path: Path, size: int | None = None) -> Images:
     if not members or any("/" not in name for name, _ in members):
         raise DataError(f"{path}: expected class/file.jpg and the like in it")
     classes = sorted({name.split("/")[-2] for name, _ in members})
-    pairs = ((io.BytesIO(data), classes.index(name.split("/")[-2])) for name, data in members)
-    return _labelled(pairs, classes, size)
+    names = [name for name, _ in members]
+    labels = [classes.index(name.split("/")[-2]) for name in names]
+    return _labelled([data for _, data in members], names, labels, classes, size, path)
 
 
 def _labelled(
-    pairs: Iterable[tuple[Path | io.BytesIO, int]], classes: list[str], size: int | None
+    sources: Sequence[Path | bytes],
+    names: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    size: int | None,
+    where: Path,
 ) -> Images:
-    images, labels = [], []
-    for source, label in pairs:
-        images.append(read_square(source, size))
-        labels.append(label)
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.tensor(labels), tuple(classes))
+    pixels, kept, remarks = read_many(lambda s: read_square(s, size), sources, names, where)
+    return Images(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        torch.tensor([labels[i] for i in kept]),
+        tuple(classes),
+        names=tuple(names[i] for i in kept),
+        remarks=remarks,
+    )
 
 
-def read_square(source: Path | io.BytesIO, size: int | None) -> np.ndarray:
+def read_square(source: Path | bytes, size: int | None) -> np.ndarray:
     """(size, size, 3) uint8: the shorter side scaled to ``size``, the middle of the longer one.
 
     Upright as its EXIF says, transparency on white.
 
     Raises:
-        DataError: not an image, damaged, or above ``images.MAX_PIXELS``.
+        DamagedError: not an image, cut off, or above ``images.MAX_PIXELS``.
     """
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(opened(source), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
             image.draft("RGB", (size, size)) if size else None
             image = to_rgb(image)
             return np.asarray(to_square(image, size) if size else image)
     except Exception as error:  # Pillow's readers raise almost anything on damage
-        where = f"{source}: " if isinstance(source, Path) else ""
-        raise DataError(f"{where}not readable as an image ({error})") from error
+        raise damaged(source, error) from error
+
+
+def opened(source: Path | bytes) -> Path | io.BytesIO:
+    """As Pillow takes it."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def damaged(source: Path | bytes, error: Exception) -> DamagedError:
+    """The one line for a picture that Pillow does not read."""
+    where = f"{source}: " if isinstance(source, Path) else ""
+    return DamagedError(f"{where}not readable as an image ({error})")
 
 
 def _idx(folder: Path, name: str, dimensions: int) -> Tensor:

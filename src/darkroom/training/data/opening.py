@@ -38,6 +38,12 @@ def open_data(path: str | Path, split: str = "train") -> Pictures:
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    found = _open(path, split)
+    found.where = str(path)
+    return found
+
+
+def _open(path: str | Path, split: str) -> Pictures:
     if "{" in str(path) and not Path(path).exists():
         return Shards(expand(str(path)))
     path = Path(path)
@@ -61,7 +67,7 @@ def open_data(path: str | Path, split: str = "train") -> Pictures:
     if kohya := _kohya_folders(path):
         return kohya_folders(path, kohya)
     if part and names <= {name for group in SPLITS.values() for name in group}:
-        return open_data(path / part, split)
+        return _open(path / part, split)
     if any(_pictures(folder) for folder in folders):
         return class_files(path, folders)
     if found := _pictures(path):
@@ -120,10 +126,17 @@ def flickr(path: Path, split: str) -> Files:
     parts: dict[str, Split] = {"train": "train", "validation": "dev", "test": "test"}
     part = parts[split]
     listed = (path / f"Flickr_8k.{part}Images.txt").is_file()
+    return flickr_files(path, part if listed else "all")
+
+
+def flickr_files(path: Path, split: Split) -> Files:
+    """One split of Kaggle's Flickr8k. Raises as ``flickr8k`` does."""
     captions = read_captions(path)
-    names = split_names(path, part if listed else "all", captions)
+    names = split_names(path, split, captions)
     items = [Item(path / "Images" / name, captions[name]) for name in names]
-    return Files("Flickr8k", path, items, captioned=True)
+    found = Files("Flickr8k", path, items, captioned=True)
+    found.where = str(path)
+    return found
 
 
 def image_folder_files(path: Path, metadata: Iterable[Path]) -> Files:
@@ -143,14 +156,17 @@ def image_folder_files(path: Path, metadata: Iterable[Path]) -> Files:
             items.append(Item(_inside(file.parent, name, file), said, row=row))
             labels.append(row.get("label"))
     told = any(item.captions for item in items)
-    if not items or any(label is None for label in labels):
-        return Files("imagefolder", path, items, captioned=True)
-    names = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
-    items = [
-        Item(item.path, item.captions, names.index(label), row=item.row)
-        for item, label in zip(items, labels, strict=True)
-    ]
-    return Files("imagefolder", path, items, tuple(map(str, names)), captioned=told)
+    names = []
+    if items and not any(label is None for label in labels):
+        names = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
+        items = [
+            Item(item.path, item.captions, names.index(label), row=item.row)
+            for item, label in zip(items, labels, strict=True)
+        ]
+    captioned = told or not names
+    found = Files("imagefolder", path, items, tuple(map(str, names)), captioned=captioned)
+    found.cut_outs = True
+    return found
 
 
 def _tar(path: Path) -> Pictures:

@@ -29,6 +29,7 @@ FIELDS = np.dtype(
     + [("label", "<i4"), ("folder", "<i4")]
 )
 NONE = -1  # in ``label`` and ``folder``; a file that is not there has size -1
+CHUNK = 4096  # samples whose texts are read at once
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -65,6 +66,7 @@ class Shards(Pictures):
     """
 
     kind = "webdataset"
+    sharded = True
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Shards(Pictures):
         cache: Path | str | None = "user",
         advance: Callable[[], object] = lambda: None,
     ) -> None:
+        super().__init__()
         self.paths = list(paths)
         folder = cache_folder() if cache == "user" else Path(cache) if cache else None
         found: list[np.ndarray] = []
@@ -113,21 +116,25 @@ class Shards(Pictures):
         yield from self._files(indices, "image")
 
     def captions(self, i: int) -> tuple[str, ...]:
-        (text,) = self._files([i], "text")
-        if text.strip():
-            return (text.decode("utf-8", "replace").strip(),)
-        row = self.row(i)
-        said = row.get("caption") or row.get("text") or ()
-        return (said,) if isinstance(said, str) else tuple(map(str, said))
+        return self._captions([i])[0]
+
+    def all_captions(self) -> list[tuple[str, ...]]:
+        return [
+            said
+            for i in range(0, len(self), CHUNK)
+            for said in self._captions(range(i, min(i + CHUNK, len(self))))
+        ]
+
+    def _captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """The text of each sample; where it has none, what its row says."""
+        texts = [text.decode("utf-8", "replace").strip() for text in self._files(indices, "text")]
+        silent = [i for i, text in zip(indices, texts, strict=True) if not text]
+        rows = iter(self._files(silent, "json"))
+        return [(text,) if text else _said(_row(next(rows))) for text in texts]
 
     def row(self, i: int) -> dict:
         """The sample's ``.json``; empty if it has none, or none that can be read."""
-        (data,) = self._files([i], "json")
-        try:
-            row = json.loads(data) if data else {}
-        except (ValueError, RecursionError):
-            return {}
-        return row if isinstance(row, dict) else {}
+        return _row(self._files([i], "json")[0])
 
     def stretches(self) -> Sequence[int]:
         return self.lengths
@@ -165,6 +172,19 @@ class Shards(Pictures):
             labels[part] = own[self.index["folder"][part]] if len(own) else NONE
         self.labels = torch.from_numpy(labels)
         self.kind = "tar of class/file"
+
+
+def _row(data: bytes) -> dict:
+    try:
+        row = json.loads(data) if data else {}
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _said(row: dict) -> tuple[str, ...]:
+    found = row.get("caption") or row.get("text") or ()
+    return (found,) if isinstance(found, str) else tuple(map(str, found))
 
 
 def cache_folder() -> Path:
