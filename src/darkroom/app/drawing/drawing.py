@@ -4,8 +4,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from darkroom.app.drawing.request import Request
 from darkroom.app.progress import Progress
-from darkroom.app.request import STRENGTH, Request
 from darkroom.app.session import Session
 from darkroom.app.terminal import waiting
 from darkroom.errors import NotEnoughMemoryError
@@ -139,7 +139,9 @@ def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
         from darkroom.generation.redraw import arguments_of
 
         params = request.params(job.seeds)
-        found, arguments = arguments_of(params, request.image, exact=request.is_exact)
+        found, arguments = arguments_of(
+            params, request.image, exact=request.is_exact, **request.inputs()
+        )
         return generate(model, job.prompt, *found, *loras(request), **arguments)
     return generate(
         model,
@@ -156,15 +158,11 @@ def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
 def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
     """The inference options that a request asks for."""
     from darkroom.generation.guidance import Guidance
-    from darkroom.generation.image import ImageToImage
 
     scale = request.guidance
     if scale is None:
         scale = float(model.settings.get("guidance", 7.5))
-    found: list[Feature] = [Guidance(scale, request.negative or None)]
-    if request.image is not None:
-        found.append(ImageToImage(request.image, request.strength or STRENGTH))
-    return [*found, *loras(request)]
+    return [Guidance(scale, request.negative or None), *request.features(model), *loras(request)]
 
 
 def loras(request: Request) -> list["Feature"]:

@@ -1,10 +1,10 @@
-"""What a ``generate`` asks for: flags, on top of a picture to redraw. No torch."""
+"""What a verb that draws asks for: flags, on top of a picture to redraw. No torch."""
 
 import secrets
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
@@ -12,6 +12,8 @@ from darkroom.names import DEFAULT_MODEL
 from darkroom.text.prompt import LoraRequest, extract_loras
 
 if TYPE_CHECKING:
+    from darkroom.diffusion.latent_diffusion import LatentDiffusion
+    from darkroom.generation.feature import Feature
     from darkroom.generation.metadata import Params
 
 STRENGTH = 0.6
@@ -19,7 +21,14 @@ STRENGTH = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of ``darkroom generate``. None: not said; the picture's or model's own is used."""
+    """One call of ``darkroom generate``. None: not said; the picture's or model's own is used.
+
+    A verb that asks for more has a subclass with fields of its own, in ``FILES`` those that name
+    what a run starts from, and its part of ``checked``, ``features``, ``inputs`` and ``params``.
+    """
+
+    DEFAULT: ClassVar[str] = DEFAULT_MODEL
+    FILES: ClassVar[tuple[str, ...]] = ("image",)  # a redrawn picture needs them to be said again
 
     prompts: tuple[str, ...] = ()
     model: str | None = None
@@ -39,7 +48,7 @@ class Request:
     clip_skip: int | None = None  # as A1111 counts: 1 skips nothing
     redrawn: "Params | None" = None  # of the picture given with --from
 
-    def checked(self) -> "Request":
+    def checked(self) -> Self:
         """Itself, after a look at what does not fit together; files must be there.
 
         Raises:
@@ -69,7 +78,7 @@ class Request:
     @property
     def is_exact(self) -> bool:
         """Nothing is asked for that would change the picture that is redrawn."""
-        apart = ("redrawn", "image", "device")
+        apart = ("redrawn", "device", *self.FILES)
         said = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         return self.redrawn is not None and not set(said) - set(apart)
 
@@ -101,7 +110,7 @@ class Request:
     @property
     def model_name(self) -> str:
         """The model that is meant; the built-in one if none was said."""
-        return self.model or (self.redrawn.model if self.redrawn else "") or DEFAULT_MODEL
+        return self.model or (self.redrawn.model if self.redrawn else "") or self.DEFAULT
 
     @property
     def lora_names(self) -> tuple[str, ...]:
@@ -123,6 +132,18 @@ class Request:
         if self.clip_skip is not None:
             return self.clip_skip - 1
         return self.redrawn.clip_skip if self.redrawn else 0
+
+    def features(self, model: "LatentDiffusion") -> "list[Feature]":
+        """The inference options asked for, beside guidance and --lora."""
+        from darkroom.generation.image import ImageToImage
+
+        if self.image is None:
+            return []
+        return [ImageToImage(self.image, self.strength or STRENGTH)]
+
+    def inputs(self) -> dict[str, Any]:
+        """What ``arguments_of`` needs to redraw, beside the parameters and ``image``."""
+        return {}
 
     def params(self, seeds: tuple[int, ...]) -> "Params":
         """The redrawn picture's parameters with what was said put over them."""

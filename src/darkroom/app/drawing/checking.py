@@ -1,0 +1,55 @@
+"""Whether what a request names is there, before torch is imported."""
+
+from darkroom.app.drawing.request import Request
+from darkroom.app.terminal import say
+from darkroom.errors import ModelNotFoundError
+
+
+def check_model(request: Request) -> None:
+    """Refuse a model that is not there; introduce the built-in one.
+
+    Raises:
+        ModelNotFoundError: there is no model of that name.
+    """
+    from darkroom.app.session import check_model_name
+
+    try:
+        check_model_name(request.model_name)
+    except ModelNotFoundError as error:
+        if request.model or not request.redrawn:
+            raise
+        raise ModelNotFoundError(
+            f"--from: the picture was drawn by {request.model_name!r}, which is not found by that "
+            f"name; say --model NAME|PATH ({error})"
+        ) from None
+    if not request.model and not request.redrawn:
+        say(
+            f"model: {request.model_name} (built in, small); for a real one: "
+            "darkroom models pull hf:owner/name, then --model NAME"
+        )
+
+
+def check_loras(request: Request) -> None:
+    """Refuse a LoRA that is not there, is none, or is for another base.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelMismatchError: it does not go with the model.
+    """
+    from darkroom.app.session import base_of
+    from darkroom.weights.lora import check_base, check_kind, find_lora
+
+    said = {lora.name for lora in request.loras}
+    drawn = {lora.name for lora in request.redrawn.loras} if request.redrawn else set()
+    for name in request.lora_names:
+        try:
+            path = find_lora(name)
+        except ModelNotFoundError as error:
+            if name in drawn - said:
+                raise ModelNotFoundError(
+                    f"--from: the picture was drawn with the LoRA {name!r}: {error}; "
+                    "or say --lora PATH:WEIGHT"
+                ) from None
+            raise
+        if base := check_kind(path):
+            check_base(path, base, base_of(request.model_name))

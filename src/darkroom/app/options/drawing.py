@@ -1,0 +1,177 @@
+"""Arguments and options of the verbs that draw."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from darkroom.app import values
+from darkroom.names import DEFAULT_MODEL
+
+PICTURE, RUN, FILES = "What to draw", "How to draw it", "Files and output"
+
+Prompt = Annotated[
+    str | None,
+    typer.Argument(show_default=False, help="What to draw; '-' reads it from stdin."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help=f"A name (`darkroom models list`), file or folder. Default: {DEFAULT_MODEL}.",
+        autocompletion=values.complete_model,
+        rich_help_panel=PICTURE,
+    ),
+]
+Negative = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What to move away from.", rich_help_panel=PICTURE),
+]
+Size = Annotated[
+    Any,
+    typer.Option(
+        metavar="WxH",
+        parser=values.size,
+        help="Width and height in pixels. Default: the model's.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Seed = Annotated[
+    Any,
+    typer.Option(
+        metavar="N",
+        parser=values.seed,
+        help="Of the first picture; the next ones count up. Default: random.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=10_000, metavar="N", help="Pictures per prompt.", rich_help_panel=PICTURE
+    ),
+]
+Image = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Start from this picture.", rich_help_panel=PICTURE),
+]
+Strength = Annotated[
+    Any,
+    typer.Option(
+        metavar="X",
+        parser=values.strength,
+        help="How far to leave --image: above 0, at most 1. Default: 0.6.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Loras = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--lora",
+        metavar="NAME:WEIGHT",
+        parser=values.lora,
+        help="Add a LoRA, by file or name; may be repeated. In a prompt: <lora:NAME:WEIGHT>.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Redraw = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="PICTURE",
+        help="Redraw this picture from its metadata; other flags override.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Prompts, one a line.", rich_help_panel=PICTURE),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, max=1000, metavar="N", help="Noise levels to visit.", rich_help_panel=RUN),
+]
+Sampler = Annotated[
+    Any,
+    typer.Option(
+        metavar="NAME",
+        parser=values.sampler,
+        autocompletion=values.complete_sampler,
+        help=f"One of {' '.join(values.SAMPLER_NAMES)}. Default: the model's.",
+        rich_help_panel=RUN,
+    ),
+]
+Spacing = Annotated[
+    Any,
+    typer.Option(
+        metavar="NAME",
+        parser=values.spacing,
+        autocompletion=values.complete_spacing,
+        help=f"One of {' '.join(values.SPACING_NAMES)}. Default: the model's.",
+        rich_help_panel=RUN,
+    ),
+]
+Guidance = Annotated[
+    Any,
+    typer.Option(
+        metavar="X",
+        parser=values.guidance,
+        help="How strictly to follow the prompt; 1 is off. Default: the model's.",
+        rich_help_panel=RUN,
+    ),
+]
+ClipSkip = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=12,
+        metavar="N",
+        help="Read the text tower N layers from its end, as A1111 counts; 1 is the last.",
+        rich_help_panel=RUN,
+    ),
+]
+Dtype = Annotated[
+    Any,
+    typer.Option(
+        metavar="NAME",
+        parser=values.dtype,
+        autocompletion=values.complete_dtype,
+        help="float32 (default on a CPU), float16 (default on CUDA) or bfloat16.",
+        rich_help_panel=RUN,
+    ),
+]
+Device = Annotated[
+    Any,
+    typer.Option(
+        metavar="NAME",
+        parser=values.device,
+        autocompletion=values.complete_device,
+        help="cpu, cuda, cuda:N or mps. Default: the fastest there is.",
+        rich_help_panel=RUN,
+    ),
+]
+Out = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR|FILE|-",
+        help="A folder, a file, or '-' for stdout. Nothing is ever overwritten.",
+        rich_help_panel=FILES,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=FILES)
+]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview", help="Show the picture forming, on a terminal.", rich_help_panel=FILES
+    ),
+]
+NoMark = Annotated[
+    bool,
+    typer.Option(
+        "--no-mark",
+        help="Leave out the note that a machine made the picture.",
+        rich_help_panel=FILES,
+    ),
+]
