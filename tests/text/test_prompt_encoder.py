@@ -10,6 +10,7 @@ from darkroom.errors import ModelMismatchError, PromptError
 from darkroom.models.clip_text import CLIP_L, ClipTextModel, TextConfig
 from darkroom.text.chunks import Chunker
 from darkroom.text.encoder import PromptEncoder, TextOptions, Tower
+from darkroom.text.sizes import Sizes
 from darkroom.text.prompt import Piece, parse_emphasis, sections
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
@@ -140,7 +141,7 @@ def test_two_towers_equal_diffusers(towers, xl, tokenizer, bang, tmp_path, skip)
         scheduler=None,
         add_watermarker=False,
     )
-    encoder = xl.with_options(original_size=(512, 640), crop=(8, 24), clip_skip=skip or 0)
+    encoder = xl.with_options(sizes=Sizes(original=(512, 640), crop=(8, 24)), clip_skip=skip or 0)
     with torch.no_grad():
         text, zeros, pooled, zero_pooled = pipeline.encode_prompt(PROMPTS, clip_skip=skip)
         numbers = torch.tensor([512, 640, 8, 24, 1024, 768], dtype=torch.float32)

@@ -39,11 +39,13 @@ FULL = {  # name of the file: family, U-Net, further keys, prediction, size
     "sd_turbo": ("sd2", unet.SD21, {}, Noise, 512),
     "sd_xl_base_1.0": ("sdxl", unet.SDXL, {}, Noise, 1024),
     "sd_xl_turbo_1.0_fp16": ("sdxl", unet.SDXL, {}, Noise, 512),
+    "sd_xl_refiner_1.0_0.9vae": ("sdxl-refiner", unet.SDXL_REFINER, {}, Noise, 1024),
 }
 TOWERS = {
     "sd1": {"text": clip_text.CLIP_L},
     "sd2": {"text": clip_text.OPENCLIP_H},
     "sdxl": {"text": clip_text.CLIP_L, "text2": clip_text.OPENCLIP_BIGG},
+    "sdxl-refiner": {"text2": clip_text.OPENCLIP_BIGG},
 }
 LEFTOVERS = {
     "sd1": {"cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77)},
@@ -58,13 +60,14 @@ LEFTOVERS = {
         "conditioner.embedders.1.model.logit_scale": (),
         "denoiser.sigmas": (1000,),
     },
+    "sdxl-refiner": {"conditioner.embedders.0.model.logit_scale": ()},
 }
 
 
 def names_of(family: str, network: unet.UNetConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a published file."""
     parts = {"unet": (unet.UNet, network)}
-    scale = autoencoder.SDXL_AUTOENCODER if family == "sdxl" else autoencoder.SD_AUTOENCODER
+    scale = autoencoder.SDXL_AUTOENCODER if "xl" in family else autoencoder.SD_AUTOENCODER
     parts["autoencoder"] = autoencoder.Autoencoder, scale
     parts |= {name: (clip_text.ClipTextModel, config) for name, config in TOWERS[family].items()}
     with torch.device("meta"):
@@ -85,17 +88,20 @@ def test_published_files_at_full_size(name, tmp_path):
     assert isinstance(model.prediction, prediction)
     assert type(model.prediction) is prediction
     assert model.settings["size"] == (size, size)
-    assert model.autoencoder.config.scale == (0.13025 if family == "sdxl" else 0.18215)
+    assert model.autoencoder.config.scale == (0.13025 if "xl" in family else 0.18215)
     assert [tower.model.config for tower in model.text_encoder.towers] == list(
         TOWERS[family].values()
     )
     turbo = "turbo" in name
     assert model.settings.get("steps") == (1 if turbo else None)
-    own = {"sd1": "pndm", "sd2": "ddim", "sdxl": "euler"}[family]
+    own = {"sd1": "pndm", "sd2": "ddim"}.get(family, "euler")
     assert model.sampling.sampler == ("euler_ancestral" if turbo else own)
     assert ("depth" in name) == any("depth network" in note for note in model.settings["notes"])
     pads = [tower.tokenizer.token(tower.tokenizer.pad) for tower in model.text_encoder.towers]
-    assert pads == {"sd1": ["<|endoftext|>"], "sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}[family]
+    marks = {"sd1": ["<|endoftext|>"], "sdxl": ["<|endoftext|>", "!"]}
+    assert pads == marks.get(family, ["!"])
+    assert model.text_encoder.size_channels == (256 if "xl" in family else 0)
+    assert model.text_encoder.scored == (family == "sdxl-refiner")
 
 
 def test_ambiguous_sd2_file_says_what_to_pass(tmp_path):
@@ -120,23 +126,6 @@ def test_velocity_marks_of_xl_merges(tmp_path):
     model = load(write_sparse(tmp_path / "noob.safetensors", names), dtype="float16")
     assert type(model.prediction) is Velocity
     assert model.sampling.settings["rescale_betas_zero_snr"] is True
-
-
-def test_refiner_is_recognised(tmp_path):
-    parts = {
-        "unet": (unet.UNet, unet.SDXL_REFINER),
-        "autoencoder": (autoencoder.Autoencoder, autoencoder.SDXL_AUTOENCODER),
-        "text2": (clip_text.ClipTextModel, clip_text.OPENCLIP_BIGG),
-    }
-    with torch.device("meta"):
-        state = single_file.join(
-            {name: (config, model(config).state_dict()) for name, (model, config) in parts.items()},
-            single_file.SDXL_REFINER,
-        )
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    path = write_sparse(tmp_path / "sd_xl_refiner_1.0.safetensors", shapes)
-    with pytest.raises(CheckpointError, match="the XL refiner"):
-        load(path, dtype="float16")
 
 
 @pytest.fixture(scope="module")

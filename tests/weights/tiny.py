@@ -1,7 +1,7 @@
 """Tiny pipelines of diffusers with random weights, the same every time: oracles of many tests.
 
     from weights import tiny
-    pipeline = tiny.sd1()              # also sd2() (velocity), sdxl(); in_channels=9 for inpainting
+    pipeline = tiny.sd1()     # also sd2() (velocity), sdxl(), refiner(); in_channels=9 for inpainting
     folder = tiny.save(pipeline, tmp_path / "sd1")
 
 They have the structure of the real ones (levels, block types, schedulers, key names) at 32 and 64
@@ -131,6 +131,37 @@ def sdxl(in_channels: int = 4, seed: int = 3) -> diffusers.StableDiffusionXLPipe
             timestep_spacing="leading",
             steps_offset=1,
         ),
+        add_watermarker=False,
+    )
+
+
+def refiner(seed: int = 5) -> diffusers.StableDiffusionXLImg2ImgPipeline:
+    """The XL refiner: the second tower alone, an aesthetic score in place of the target size."""
+    with seeded(seed):
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(32, 64, 64),
+            transformer_layers_per_block=2,
+            attention_head_dim=(1, 2, 4),
+            cross_attention_dim=64,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=5 * 256 + 48,
+        )
+    base = sdxl()  # whose other parts the published refiner shares
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        vae=base.vae,
+        text_encoder=None,
+        text_encoder_2=base.text_encoder_2,
+        tokenizer=None,
+        tokenizer_2=base.tokenizer_2,
+        unet=shaken(unet),
+        scheduler=base.scheduler,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
         add_watermarker=False,
     )
 

@@ -31,7 +31,13 @@ class Plan(Protocol):
 class Planner(Protocol):
     """A text encoder that knows the prompt language; others encode the text as it stands."""
 
-    def plan(self, prompt: str | None, steps: int, size: tuple[int, int] | None = None) -> Plan: ...
+    def plan(
+        self,
+        prompt: str | None,
+        steps: int,
+        size: tuple[int, int] | None = None,
+        negative: bool = False,
+    ) -> Plan: ...
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,14 @@ class Timeline:
         levels: Levels,
         size: tuple[int, int],
         batch: int,
+        negative: bool = False,
     ) -> Self:
         """Encode ``prompt``: each distinct text once, expanded over the batch.
 
         Args:
             prompt: None is what guidance compares with when there is no negative prompt.
             size: (height, width) of the picture.
+            negative: it is what guidance moves away from; XL may be told other sizes then.
 
         Raises:
             PromptError: when the prompt names what is not there.
@@ -73,7 +81,7 @@ class Timeline:
         if not isinstance(encoder, Planner):
             cond = encoder([prompt or ""], size).repeated(batch).to(model.device, model.dtype)
             return cls(sigmas, ((len(sigmas), (Part(cond, 1.0),)),))
-        plan = encoder.plan(prompt, len(sigmas), size)
+        plan = encoder.plan(prompt, len(sigmas), size, negative)
         expanded: dict[int, Conditioning] = {}
 
         def batched(cond: Conditioning) -> Conditioning:

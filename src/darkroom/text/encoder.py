@@ -26,6 +26,7 @@ from darkroom.text.prompt import (
     sections,
     unreadable_tags,
 )
+from darkroom.text.sizes import Sizes
 from darkroom.text.tokenizer import Tokenizer
 
 _BATCH = 16  # chunks that a tower encodes at once
@@ -38,8 +39,8 @@ class TextOptions:
     clip_skip: int = 0  # layers left out at the end, beyond those that the checkpoint leaves out
     weighting: Literal["a1111", "no_norm", "none"] = "a1111"  # none: brackets are characters
     lookback: int = 20  # tokens after a comma that may move to the next chunk
-    original_size: tuple[int, int] | None = None  # (height, width) for XL; None = the picture's
-    crop: tuple[int, int] = (0, 0)  # (top, left) for XL
+    sizes: Sizes = Sizes()  # what XL is told besides
+    negative_sizes: Sizes | None = None  # of what guidance compares with; None = the same, unscored
 
     def __post_init__(self) -> None:
         if self.weighting not in ("a1111", "no_norm", "none"):
@@ -111,6 +112,7 @@ class PromptEncoder(nn.Module):
         options: How prompts are read; see ``with_options``.
         size_channels: Width of the features of each size number that the U-Net is told, 256 for
             XL; 0 = it is told no size.
+        scored: Whether the last two of them are one aesthetic score, as for the XL refiner.
         zero_unconditional: Whether the unconditional text is zeros rather than the empty prompt
             (``force_zeros_for_empty_prompt``).
         embeddings: Textual inversions by name: vectors (n, C) for each tower in turn.
@@ -122,6 +124,7 @@ class PromptEncoder(nn.Module):
         options: TextOptions | None = None,
         *,
         size_channels: int = 0,
+        scored: bool = False,
         zero_unconditional: bool = False,
         embeddings: Mapping[str, Tensor | Sequence[Tensor]] | None = None,
     ) -> None:
@@ -130,7 +133,8 @@ class PromptEncoder(nn.Module):
             raise ValueError("a prompt encoder needs at least one text tower")
         self.towers = nn.ModuleList(towers)
         self.options = options or TextOptions()
-        self.size_channels, self.zero_unconditional = size_channels, zero_unconditional
+        self.size_channels, self.scored = size_channels, scored
+        self.zero_unconditional = zero_unconditional
         self.embeddings = {
             name.lower(): self._checked(name, vectors)
             for name, vectors in (embeddings or {}).items()
@@ -170,7 +174,11 @@ class PromptEncoder(nn.Module):
         return encoded[0].stacked(*encoded[1:])
 
     def plan(
-        self, prompt: str | None, steps: int, size: tuple[int, int] | None = None
+        self,
+        prompt: str | None,
+        steps: int,
+        size: tuple[int, int] | None = None,
+        negative: bool = False,
     ) -> PromptPlan:
         """Encode a prompt in the language of ``darkroom.text.prompt``, each different text once.
 
@@ -178,6 +186,7 @@ class PromptEncoder(nn.Module):
             prompt: None is the unconditional prompt.
             steps: Of the run.
             size: (height, width) of the picture; needed by models that are told it.
+            negative: Told the negative sizes; the unconditional prompt always is.
 
         Raises:
             PromptError: An embedding is longer than a chunk.
@@ -189,7 +198,7 @@ class PromptEncoder(nn.Module):
         parts = parse_parts(words)
         schedules = [parse_schedule(part.text, steps) for part in parts]
         texts = list(dict.fromkeys(text for schedule in schedules for _, text in schedule))
-        encoded = self._encode([self._sections(text) for text in texts], size)
+        encoded = self._encode([self._sections(text) for text in texts], size, negative=negative)
         conds = dict(zip(texts, encoded, strict=True))
         segments: list[Segment] = []
         said: tuple[str, ...] = ()
@@ -206,12 +215,12 @@ class PromptEncoder(nn.Module):
 
     def unconditional(self, size: tuple[int, int] | None = None) -> Conditioning:
         """What guidance compares with when there is no negative prompt: (1, S, C)."""
-        cond = self([""], size)
+        cond = self._encode([[[Piece("", 1.0)]]], size, negative=True)[0]
         if not self.zero_unconditional:
             return cond
         vector = cond.vector
         if vector is not None:
-            pooled = vector.shape[1] - 6 * self.size_channels
+            pooled = vector.shape[1] - (5 if self.scored else 6) * self.size_channels
             vector = torch.cat((torch.zeros_like(vector[:, :pooled]), vector[:, pooled:]), dim=1)
         return replace(cond, text=torch.zeros_like(cond.text), vector=vector)
 
@@ -258,6 +267,7 @@ class PromptEncoder(nn.Module):
         texts: Sequence[Sequence[Sequence[Piece]]],
         size: tuple[int, int] | None,
         together: bool = False,
+        negative: bool = False,
     ) -> list[Conditioning]:
         """One conditioning (B = 1) a text; ``together`` makes them equally long."""
         chunkers = self._chunkers()
@@ -277,7 +287,7 @@ class PromptEncoder(nn.Module):
             features.append([self._weighted(row, seen) for row in rows])
             if projected:
                 pooled = [projected[_key(row[0])] for row in rows]
-        numbers = self._size_features(size)
+        numbers = self._size_features(size, negative)
         result = []
         for position in range(len(texts)):
             text = torch.cat([tower[position] for tower in features], dim=-1)
@@ -320,15 +330,17 @@ class PromptEncoder(nn.Module):
             parts.append(weighted)
         return torch.cat(parts)
 
-    def _size_features(self, size: tuple[int, int] | None) -> Tensor | None:
+    def _size_features(self, size: tuple[int, int] | None, negative: bool) -> Tensor | None:
         """Original size, crop and target size as sinusoids (Podell et al., arXiv:2307.01952)."""
         if not self.size_channels:
             return None
         if size is None:
             raise ValueError("this model is told the picture's size: pass size=(height, width)")
-        original = self.options.original_size or size
-        numbers = torch.tensor([*original, *self.options.crop, *size], dtype=torch.float32)
-        return sinusoid(numbers, self.size_channels).flatten()
+        told, options = self.options.sizes, self.options
+        if negative:
+            told = options.negative_sizes or replace(told, score=None)
+        numbers = told.numbers(size, scored=self.scored, negative=negative)
+        return sinusoid(torch.tensor(numbers, dtype=torch.float32), self.size_channels).flatten()
 
     def _towers(self) -> list[Tower]:
         return [tower for tower in self.towers if isinstance(tower, Tower)]
@@ -342,6 +354,7 @@ class PromptEncoder(nn.Module):
             self._towers(),
             options or self.options,
             size_channels=self.size_channels,
+            scored=self.scored,
             zero_unconditional=self.zero_unconditional,
             embeddings=self.embeddings if embeddings is None else embeddings,
         )

@@ -18,7 +18,7 @@ from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-SIZE_NUMBERS = 6  # original size, crop, target size: what XL is told besides the text
+SIZE_NUMBERS = 6  # original size, crop, target size; the refiner: one score in place of the last
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -122,7 +122,7 @@ def prompt_encoder(
     """Text towers as the family's U-Net expects them.
 
     Raises:
-        CheckpointError: the towers do not make what the U-Net takes, or it is the XL refiner.
+        CheckpointError: the towers do not make what the U-Net takes.
     """
     xl = family.startswith("sdxl")
     towers = [
@@ -136,14 +136,19 @@ def prompt_encoder(
         )
     if not unet.vector_channels:
         return PromptEncoder(towers)
+    scored = family == "sdxl-refiner"
+    count = SIZE_NUMBERS - scored
     room = unet.vector_channels - models[-1].config.projection
-    if room % SIZE_NUMBERS:
+    if room < count or room % count:
         raise CheckpointError(
-            f"{where}: the XL refiner, which is told an aesthetic score in place of a size; only "
-            "the base model is supported: load sd_xl_base_1.0"
+            f"{where}: the U-Net takes a vector of {unet.vector_channels}, the last text tower "
+            f"gives {models[-1].config.projection}: expected {count} equal parts for the rest"
         )
     return PromptEncoder(
-        towers, size_channels=room // SIZE_NUMBERS, zero_unconditional=zero_unconditional
+        towers,
+        size_channels=room // count,
+        scored=scored,
+        zero_unconditional=zero_unconditional,
     )
 
 

@@ -292,7 +292,7 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
     )
     sample = read_json(folder / "unet" / "config.json").get("sample_size")
     sampling = reading.sampling(folder / "scheduler")
-    if len(towers) == 1:
+    if not network.config.vector_channels:  # XL's pipelines read the file as it is
         sampling = sampling.for_stable_diffusion()
     return families.latent_diffusion(
         unet=network,

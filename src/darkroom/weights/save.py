@@ -109,9 +109,11 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
         "scheduler": ["diffusers", model.sampling.to_diffusers()["_class_name"]],
     }
     encoder = _encoder(model)
-    if len(towers) == 2:
+    if encoder.size_channels:
         zero = encoder.zero_unconditional
         index |= {"force_zeros_for_empty_prompt": zero, "image_encoder": [None, None]}
+        index |= {"requires_aesthetics_score": True} if encoder.scored else {}
+        index |= {part: [None, None] for part in ("text_encoder", "tokenizer")}
     else:
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}
     extra = {"sample_size": sample} if sample else {}
@@ -120,7 +122,7 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
     index["vae"] = _write_network(
         model.autoencoder, folder / "vae", {"sample_size": size[0]} if size else {}
     )
-    for number, tower in enumerate(towers):
+    for number, tower in enumerate(towers, start=encoder.scored):
         ending = f"_{number + 1}" if number else ""
         index[f"text_encoder{ending}"] = _write_network(
             tower.model, folder / f"text_encoder{ending}"
@@ -132,7 +134,10 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
 
 
 def _pipeline(model: LatentDiffusion) -> str:
-    xl = "XL" if len(_towers(model)) == 2 else ""
+    encoder = _encoder(model)
+    if encoder.scored:
+        return "StableDiffusionXLImg2ImgPipeline"
+    xl = "XL" if encoder.size_channels else ""
     beside = 0
     if isinstance(model.unet, UNet):
         beside = model.unet.config.in_channels - model.autoencoder.channels
@@ -256,7 +261,8 @@ def _save_file(model: LatentDiffusion, path: Path) -> None:
         raise ValueError("only Darkroom's own U-Net and autoencoder can be saved")
     family = single_file.FAMILIES[family_of(network.config, kinds)]
     networks: dict[str, Any] = {"unet": network, "autoencoder": vae}
-    networks |= dict(zip(("text", "text2"), (tower.model for tower in towers), strict=False))
+    names = ("text2",) if _encoder(model).scored else ("text", "text2")
+    networks |= dict(zip(names, (tower.model for tower in towers), strict=False))
     try:
         state = single_file.join(
             {name: (part.config, part.state_dict()) for name, part in networks.items()}, family
