@@ -10,8 +10,8 @@ from darkroom.errors import ModelMismatchError, PromptError
 from darkroom.models.clip_text import CLIP_L, ClipTextModel, TextConfig
 from darkroom.text.chunks import Chunker
 from darkroom.text.encoder import PromptEncoder, TextOptions, Tower
-from darkroom.text.sizes import Sizes
 from darkroom.text.prompt import Piece, parse_emphasis, sections
+from darkroom.text.sizes import Sizes
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.tokenizer_training import train_tokenizer
 from darkroom.weights.layouts import clip_text

@@ -1,7 +1,7 @@
 """Tiny pipelines of diffusers with random weights, the same every time: oracles of many tests.
 
     from weights import tiny
-    pipeline = tiny.sd1()     # also sd2() (velocity), sdxl(), refiner(); in_channels=9 for inpainting
+    pipeline = tiny.sd1()    # also sd2() (velocity), sdxl(), refiner(); in_channels=9: inpainting
     folder = tiny.save(pipeline, tmp_path / "sd1")
 
 They have the structure of the real ones (levels, block types, schedulers, key names) at 32 and 64

@@ -4,7 +4,7 @@ Shapes: B prompts, U different chunks, S positions, C channels of all towers tog
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -39,7 +39,7 @@ class TextOptions:
     clip_skip: int = 0  # layers left out at the end, beyond those that the checkpoint leaves out
     weighting: Literal["a1111", "no_norm", "none"] = "a1111"  # none: brackets are characters
     lookback: int = 20  # tokens after a comma that may move to the next chunk
-    sizes: Sizes = Sizes()  # what XL is told besides
+    sizes: Sizes = field(default_factory=Sizes)  # what XL is told besides
     negative_sizes: Sizes | None = None  # of what guidance compares with; None = the same, unscored
 
     def __post_init__(self) -> None:

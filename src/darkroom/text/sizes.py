@@ -1,4 +1,4 @@
-"""Sizes that Stable Diffusion XL is told besides the text (Podell et al., arXiv:2307.01952, 2.2)."""
+"""Sizes that Stable Diffusion XL is told beside the text (Podell et al., arXiv:2307.01952)."""
 
 from dataclasses import dataclass
 
