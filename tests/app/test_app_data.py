@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from recipes.test_recipes import AUTOENCODER, write
 from training.data.data_sets import picture, shard
 
 
@@ -52,3 +53,23 @@ def test_shards_and_their_damage(darkroom):
     assert ended.code == 3
     assert "laion/00001.tar: damaged at byte 0" in ended.error
     assert json.dumps(ended.err).count("Traceback") == 0
+
+
+def test_training_says_what_it_leaves_out(darkroom):
+    Path("set").mkdir()
+    for i in range(4):
+        Path(f"set/{i}.png").write_bytes(picture(i) if i != 2 else b"broken")
+    path = write(Path(), AUTOENCODER, data="set", out="run", steps=2)
+    said = (
+        "note: 1 of 4 pictures cannot be read and is left out: 2.png; "
+        "`darkroom data check set` lists all"
+    )
+    assert said in darkroom("train", path, "--dry-run").err.splitlines()
+    ended = darkroom("train", path)
+    assert ended.code == 0, ended.err
+    assert said in ended.err.splitlines()
+    for i in range(3):
+        Path(f"set/{i}.png").write_bytes(b"broken")
+    ended = darkroom("train", path, "--out", "other")
+    assert ended.code == 3
+    assert "set: 3 of 4 pictures cannot be read, such as 0.png, 1.png, 2.png" in ended.error

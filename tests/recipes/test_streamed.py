@@ -23,9 +23,12 @@ from vision import things
 STEPS = 8
 
 
-@pytest.fixture(autouse=True)
-def no_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    """Where the indices of shards are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DARKROOM_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 def samples(repeats=3):
@@ -211,17 +214,30 @@ def on_each(paths):
     return told
 
 
-def test_two_processes_stream_what_one_does(shards, tmp_path):
+def test_two_processes_stream_what_one_does(tmp_path):
+    data = write_shards(tmp_path / "set", damaged=(2, 11, 20))
     one, two = (
-        [recipe(tmp_path / count / kind, kind, shards) for kind in ("autoencoder", "clip")]
+        [recipe(tmp_path / count / kind, kind, data) for kind in ("autoencoder", "clip")]
         for count in ("one", "two")
     )
-    alone = on_each(one)
+    with pytest.warns(DataWarning):
+        alone = on_each(one)
     for told in on_two(on_each, two):
         for expected, values in zip(alone, told, strict=True):
             for (loss, norm), (its_loss, its_norm) in zip(values, expected, strict=True):
                 assert loss == pytest.approx(its_loss, rel=1e-4)
                 assert norm == pytest.approx(its_norm, rel=1e-2)
+    for path, other in zip(one, two, strict=True):  # the first process speaks for both
+        said, theirs = (
+            [row["said"] for row in rows(at.parent / "run") if "said" in row][-1]
+            for at in (path, other)
+        )
+        words = ("so far, ", "; `darkroom")
+        names, others = (
+            sorted(t.removeprefix(words[0]).split(words[1])[0].split("out: ")[1].split(", "))
+            for t in (said, theirs)
+        )
+        assert names == others
 
 
 class Watched:
