@@ -11,7 +11,7 @@ from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.generate import generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage, fitted
-from darkroom.generation.lora import again
+from darkroom.generation.adapters.lora import again
 from darkroom.generation.metadata import Params, read_params
 from darkroom.generation.picture import Picture
 from darkroom.images import ImageLike, open_image, to_tensor

@@ -15,7 +15,7 @@ from darkroom.models.clip_text import CLIP_L, OPENCLIP_BIGG, ClipTextModel
 from darkroom.models.unet import SD15, SDXL, UNet
 from darkroom.weights.layouts import lora, unet
 from darkroom.weights.load import load
-from darkroom.weights.lora import LoraFile, find_lora, fit, networks, open_lora
+from darkroom.weights.adapters.lora import LoraFile, find_lora, fit, networks, open_lora
 from weights import loras, tiny
 
 PIPELINES = {"sd1": tiny.sd1, "sd2": tiny.sd2, "sdxl": tiny.sdxl}

@@ -167,6 +167,6 @@ def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
 
 def loras(request: Request) -> list["Feature"]:
     """Those given with --lora; ``generate`` sees to those that the prompt asks for."""
-    from darkroom.generation.lora import Lora
+    from darkroom.generation.adapters.lora import Lora
 
     return [Lora(lora.name, lora.unet, lora.text) for lora in request.loras]

@@ -17,7 +17,7 @@ from darkroom.errors import ModelNotFoundError as NotFound
 from darkroom.generation.feature import Denoiser, Feature, Layer, Run
 from darkroom.generation.metadata import Params, UsedLora
 from darkroom.text.prompt import LoraRequest, extract_loras
-from darkroom.weights.lora import Layers, LoraFile, fit, networks, open_lora
+from darkroom.weights.adapters.lora import Layers, LoraFile, fit, networks, open_lora
 
 
 class Lora(Feature):

@@ -1,0 +1,1 @@
+"""Adapters in a run: LoRAs, textual inversions, hypernetworks."""

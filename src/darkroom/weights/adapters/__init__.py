@@ -1,0 +1,1 @@
+"""Files of adapters: found by name, read, fitted to a model, and written back."""
