@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from darkroom.errors import DataError
-from darkroom.masks import Mask, colours, overlay
+from darkroom.errors import DataError, ImageError
+from darkroom.masks import Mask, colours, open_mask, overlay
 
 bits = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -158,3 +158,52 @@ def test_colours_are_far_apart():
     chosen = np.array(colours(12)).astype(int)
     distances = np.abs(chosen[:, None] - chosen[None]).sum(-1) + 1000 * np.eye(12, dtype=int)
     assert distances.min() > 40
+
+
+def test_grow_and_shrink():
+    mask = disc()
+    grown, shrunk = mask.grow(3), mask.grow(-3)
+    assert shrunk.area < mask.area < grown.area
+    rows, columns = np.nonzero(mask.values)
+    left, top, right, bottom = mask.box
+    assert grown.box == (left - 3, top - 3, right + 3, bottom + 3)
+    for y, x in ((rows[0], columns[0]), (rows[-1], columns[-1])):
+        assert grown.values[y - 3 : y + 4, x - 3 : x + 4].all()
+    assert not (~mask.values & shrunk.values).any()
+    edge = Mask(np.ones((4, 5), bool))
+    assert edge.grow(-2).values.all()  # goes on beyond the edges
+
+
+@pytest.mark.parametrize("pixels", [1, 4])
+def test_feather_falls_evenly(pixels):
+    values = np.zeros((5, 40), bool)
+    values[:, 20:] = True
+    ramp = np.arange(1, pixels + 1) / (pixels + 1)
+    inwards = Mask(values).feather(pixels).values[2]
+    assert (inwards[:20] == 0).all() and (inwards[20 + pixels :] == 1).all()
+    assert np.allclose(inwards[20 : 20 + pixels], ramp)
+    outwards = Mask(values).feather(pixels, outwards=True).values[2]
+    assert (outwards[20:] == 1).all() and (outwards[: 20 - pixels] == 0).all()
+    assert np.allclose(outwards[20 - pixels : 20], ramp)
+
+
+def test_feather_of_nothing_is_the_mask():
+    mask = disc()
+    assert mask.feather(0) is mask
+    with pytest.raises(ValueError, match="feather of -1"):
+        disc().feather(-1)
+
+
+def test_masks_are_opened_from_files(tmp_path):
+    mask = disc()
+    mask.image().save(tmp_path / "mask.png")
+    assert np.array_equal(open_mask(tmp_path / "mask.png").values, mask.values)
+    assert open_mask(mask) is mask
+    black = Image.new("RGBA", (60, 40), "black")
+    black.putalpha(mask.image())
+    black.save(tmp_path / "alpha.png")
+    assert np.array_equal(open_mask(tmp_path / "alpha.png").values, mask.values)
+    opaque = mask.image().convert("RGBA")  # no transparency in it: white counts
+    assert np.array_equal(open_mask(opaque).values, mask.values)
+    with pytest.raises(ImageError, match="no.png"):
+        open_mask(tmp_path / "no.png")

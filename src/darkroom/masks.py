@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from darkroom.errors import DataError
-from darkroom.images import MAX_PIXELS
+from darkroom.errors import DataError, ImageError
+from darkroom.images import MAX_PIXELS, ImageLike, open_image, peek
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Colour = tuple[int, int, int]
 
-__all__ = ["Colour", "Mask", "colours", "overlay"]
+__all__ = ["Colour", "Mask", "colours", "open_mask", "overlay"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,16 @@ class Mask:
 
     @classmethod
     def from_image(cls, picture: Image.Image) -> "Mask":
-        """White is inside, black outside, grey soft; of a picture with transparency, the opaque."""
-        if picture.mode == "1":
+        """White is inside, black outside, grey soft.
+
+        Where any of the picture is transparent, its opacity counts instead: what is opaque is
+        inside, whatever its colour.
+        """
+        if picture.mode == "1" and not picture.has_transparency_data:
             return cls(np.array(picture))
         if picture.has_transparency_data:
-            picture = picture.convert("RGBA").getchannel("A")
+            alpha = picture.convert("RGBA").getchannel("A")
+            picture = alpha if alpha.getextrema() != (255, 255) else picture.convert("RGB")
         values = np.asarray(picture.convert("L"))
         if np.isin(values, (0, 255)).all():
             return cls(values > 0)
@@ -154,6 +159,38 @@ class Mask:
         """What is outside."""
         return Mask(1 - self.values if self.soft else ~self.values)
 
+    def grow(self, pixels: int) -> "Mask":
+        """Larger by ``pixels`` in every direction, corners too; below 0 smaller.
+
+        What lies beyond the picture's edges counts as what lies at them.
+        """
+        values = self.values
+        for _ in range(abs(pixels)):
+            values = _spread(values, np.maximum if pixels > 0 else np.minimum)
+        return Mask(values)
+
+    def feather(self, pixels: int, outwards: bool = False) -> "Mask":
+        """Soft at its edge: over ``pixels`` pixels it falls evenly to 0.
+
+        Args:
+            outwards: it falls on the outside, the mask itself stays; else on the inside, and what
+                was outside stays so.
+
+        Raises:
+            ValueError: fewer than 0 pixels.
+        """
+        if pixels < 0:
+            raise ValueError(f"feather of {pixels} pixels: expected 0 or more")
+        if pixels == 0:
+            return self
+        inside = self.values.astype(np.float32)
+        spread = np.maximum if outwards else np.minimum
+        total = values = inside
+        for _ in range(pixels):
+            values = _spread(values, spread)
+            total = total + values
+        return Mask((total / np.float32(pixels + 1)).clip(0, 1))
+
     def iou(self, other: "Mask") -> float:
         """Area of the intersection over that of the union; 0 where both are empty."""
         union = (self | other).area
@@ -165,6 +202,24 @@ class Mask:
                 f"masks of {self.values.shape} and {other.values.shape} cannot be combined"
             )
         return self.values, other.values
+
+
+def open_mask(source: "Mask | ImageLike") -> Mask:
+    """The mask in a picture, upright: see ``Mask.from_image``.
+
+    Raises:
+        ImageError: as ``open_image``.
+    """
+    if isinstance(source, Mask):
+        return source
+    picture = peek(source)
+    if not picture.has_transparency_data:
+        return Mask.from_image(open_image(source))
+    try:
+        return Mask.from_image(ImageOps.exif_transpose(picture))
+    except Exception:
+        open_image(source)  # says what is wrong
+        raise ImageError("the mask cannot be read; save it again as a PNG file") from None
 
 
 def overlay(
@@ -200,6 +255,17 @@ def colours(count: int) -> list[Colour]:
     turns = (i * 0.618034 % 1 for i in range(count))
     bright = (colorsys.hsv_to_rgb(turn, 0.75, 1.0) for turn in turns)
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright]
+
+
+def _spread(values: np.ndarray, pick: np.ufunc) -> np.ndarray:
+    """Of each pixel and its eight neighbours the largest or the smallest."""
+    for axis in (0, 1):
+        near = np.moveaxis(values, axis, 0)
+        found = near.copy()
+        found[1:] = pick(found[1:], near[:-1])
+        found[:-1] = pick(found[:-1], near[1:])
+        values = np.moveaxis(found, 0, axis)
+    return values
 
 
 def _text(runs: Sequence[int]) -> str:
