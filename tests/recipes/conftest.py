@@ -45,3 +45,19 @@ def digits(tmp_path_factory):
             path = folder / f"{part}-{name}-ubyte"
             path.write_bytes(header + values.astype(np.uint8).tobytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(captioned, tmp_path_factory):
+    """A tiny model of these shapes, for the recipes that teach a finished one."""
+    from darkroom.recipes import run
+    from recipes.test_recipes import AUTOENCODER, DIFFUSION, write
+
+    folder = tmp_path_factory.mktemp("base")
+    list(run(write(folder, AUTOENCODER, data=captioned, out=folder / "a", steps=30)))
+    autoencoder = folder / "a" / "autoencoder.safetensors"
+    path = write(
+        folder, DIFFUSION, data=captioned, out=folder / "d", autoencoder=autoencoder, steps=30
+    )
+    list(run(path))
+    return folder / "d" / "model"

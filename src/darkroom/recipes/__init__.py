@@ -15,6 +15,7 @@ RECIPES = (
     "digit_classifier",
     "flow",
     "gan",
+    "inpainting",
     "latent_diffusion",
     "mnist",
     "pixel_diffusion",

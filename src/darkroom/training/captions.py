@@ -56,11 +56,20 @@ def variants(
 
 def render(pixels: Tensor, shown: Sequence[Variant]) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] of the picture (B, 4, H, W) of each variant."""
+    return over_grounds(recoloured(pixels, shown), shown)
+
+
+def recoloured(pixels: Tensor, shown: Sequence[Variant]) -> Tensor:
+    """(B, 4, H, W) uint8: each picture tinted and mirrored as its variant, its alpha kept."""
     tinted = torch.tensor([v.tint is not None for v in shown])
     colours = colour([v.tint or "white" for v in shown])
     pixels = torch.where(tinted[:, None, None, None], tint(pixels, colours), pixels)
     mirrored = torch.tensor([v.mirrored for v in shown])
-    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+    return torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+
+
+def over_grounds(pixels: Tensor, shown: Sequence[Variant]) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] of recoloured pictures, over white or their colour."""
     return compose(pixels, colour([v.ground or "white" for v in shown]))
 
 
