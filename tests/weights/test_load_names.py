@@ -1,5 +1,6 @@
 """Names lead to models: paths, registered and built-in names, caches, catalogue; local first."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from darkroom.errors import CheckpointError, ConfigError, ModelNotFoundError
 from darkroom.weights import locate as locating
 from darkroom.weights import registry
+from darkroom.weights.inspect import inspect
 from darkroom.weights.load import load
 from darkroom.weights.locate import (
     Remote,
@@ -280,3 +283,42 @@ def test_a_remote_name_is_fetched_once(homes, folder):
         done = subprocess.run(run, env=environment, capture_output=True, text=True)
         assert done.stdout.strip() == "hf:owner/name", done.stderr
         assert len(hub.requests) == count
+
+
+def test_a_built_in_model_takes_parts_of_another(homes, folder, monkeypatch):
+    monkeypatch.setattr(locating, "ASSETS", homes / "assets")
+    whole, light = homes / "assets" / "emoji", homes / "assets" / "emoji-inpaint"
+    shutil.copytree(folder, whole)
+    shutil.copytree(folder, light)
+    lent = ["text_encoder", "tokenizer", "vae"]
+    index = json.loads((light / "model_index.json").read_text())
+
+    def say(parts_of):
+        text = json.dumps(index | {"_darkroom": {"parts_of": parts_of}})
+        (light / "model_index.json").write_text(text)
+
+    say({"emoji": lent})
+    with pytest.raises(CheckpointError, match="text_encoder is here and in 'emoji'; remove one"):
+        load("emoji-inpaint")
+    for part in lent:
+        shutil.rmtree(light / part)
+    model = load("emoji-inpaint")
+    assert model.name == "emoji-inpaint"
+    parameters = zip(
+        model.autoencoder.parameters(), load("emoji").autoencoder.parameters(), strict=True
+    )
+    assert all(torch.equal(a, b) for a, b in parameters)
+    report = inspect(light)
+    assert report.parameters == inspect(whole).parameters
+    assert "vae is that of emoji" in report.notes
+    assert is_complete(whole)
+    for wrong, message in (
+        ({"emojis": lent}, "its text_encoder is that of the built-in model 'emojis', which this"),
+        ({"emoji": ["safety"]}, "its safety is that of the built-in model 'emoji'"),
+        ({"../../emoji": ["vae"]}, "which this Darkroom lacks"),
+        ({"emoji": "vae"}, "expected a built-in model and a list of its parts"),
+        ("emoji", "expected a built-in model and a list of its parts"),
+    ):
+        say(wrong)
+        with pytest.raises(CheckpointError, match=message):
+            load("emoji-inpaint")

@@ -47,7 +47,7 @@ from darkroom.weights.layouts import (
     unconditional_unet,
     unet,
 )
-from darkroom.weights.locate import WEIGHTS, best_set
+from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 ASIDE = {
@@ -163,6 +163,7 @@ class Reading:
     folder: Path
     target: Target
     notes: list[str] = field(default_factory=list)
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)  # parts that another model has
 
     def network(
         self,
@@ -178,7 +179,7 @@ class Reading:
             part: its folder; "" for a model alone.
             classes: what the config may call itself, besides our own ``darkroom.<model>``.
         """
-        folder = self.folder / part
+        folder = self.elsewhere.get(part, self.folder / part)
         where = str(folder / "config.json")
         data = read_json(folder / "config.json")
         name = class_of(data)
@@ -222,8 +223,9 @@ class Reading:
 
     def tokenizer(self, part: str) -> Tokenizer:
         """The folder's own vocabulary, or CLIP's where it has none."""
-        if (self.folder / part).is_dir():
-            return Tokenizer.from_folder(self.folder / part)
+        folder = self.elsewhere.get(part, self.folder / part)
+        if folder.is_dir():
+            return Tokenizer.from_folder(folder)
         self.notes.append(f"{part} is missing: CLIP's own vocabulary is used")
         return Tokenizer.built_in("<|endoftext|>" if part == "tokenizer" else "!")
 
@@ -251,7 +253,7 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
     parts = parts_of(index, folder)
     if parts.keys() == {"unet", "scheduler"}:  # DDPMPipeline and the like; parts may be at the root
         return load_single_model(folder, target, "unet", "scheduler")
-    reading = Reading(folder, target)
+    reading = Reading(folder, target, elsewhere=parts_elsewhere(index, folder))
     reading.notes += [ASIDE[name] for name in parts if ASIDE.get(name)]
     reading.notes += [
         f"model_index.json: {name} = {value!r} is not known and has no effect"

@@ -8,12 +8,13 @@ resolved commit. ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` mean what 
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from darkroom.atomic import atomic_write
-from darkroom.errors import ModelNotFoundError
+from darkroom.errors import CheckpointError, ModelNotFoundError
 from darkroom.names import did_you_mean
 from darkroom.weights import registry
 from darkroom.weights.catalog import Known, all_names, lookup
@@ -69,7 +70,7 @@ def locate(name: str | os.PathLike[str], variant: str | None = None) -> Located:
         named = registry.resolve(text)
         if named is not None:
             return Located(named, None, text)
-        if (ASSETS / text / "model_index.json").is_file():
+        if text in built_in_names():
             return Located(ASSETS / text, None, text)
     path = Path(text).expanduser()
     if path.exists():
@@ -95,7 +96,39 @@ def parse_remote(text: str) -> Remote:
 
 def built_in_names() -> list[str]:
     """The models that come with Darkroom."""
-    return sorted(folder.parent.name for folder in ASSETS.glob("*/model_index.json"))
+    indices = (*ASSETS.glob("*/model_index.json"), *ASSETS.glob("*/config.json"))
+    return sorted(index.parent.name for index in indices)
+
+
+def parts_elsewhere(index: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """The folders of those parts of a pipeline that are a built-in model's own.
+
+    Its model_index.json says so in ``_darkroom.parts_of``: ``{"emoji": ["vae", ...]}``. So a
+    built-in model that was made of another one need not repeat what they share.
+
+    Raises:
+        CheckpointError: a part is not there, or is in ``folder`` as well.
+    """
+    found: dict[str, Path] = {}
+    own = index.get("_darkroom")
+    said = own.get("parts_of", {}) if isinstance(own, dict) else {}
+    for name, parts in said.items() if isinstance(said, dict) else [(said, None)]:
+        if not isinstance(parts, list):
+            raise CheckpointError(
+                f"{folder}: parts_of {said!r:.60} in model_index.json: expected a built-in model "
+                "and a list of its parts"
+            )
+        for part in parts:
+            known = name in built_in_names() and str(part).isidentifier()
+            if not known or not (ASSETS / name / part).is_dir():
+                raise CheckpointError(
+                    f"{folder}: its {part} is that of the built-in model {name!r}, which this "
+                    f"Darkroom lacks; it has {', '.join(built_in_names()) or 'none'}"
+                )
+            if part in found or (folder / part).exists():
+                raise CheckpointError(f"{folder}: {part} is here and in {name!r}; remove one")
+            found[part] = ASSETS / name / part
+    return found
 
 
 def cached_folder(remote: Remote) -> Path | None:

@@ -10,6 +10,7 @@ from darkroom.weights.catalog import lookup
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect import FileReport, dtype_of, report_of
 from darkroom.weights.inspect.bases import BY_INPUTS, BY_TEXT_WIDTH
+from darkroom.weights.locate import parts_elsewhere
 from darkroom.weights.readers.faults import Fault, naming, printable
 from darkroom.weights.readers.index import INDEX_SUFFIX
 
@@ -60,18 +61,21 @@ def _pipeline(folder: Path) -> FileReport:
     index = _json(folder / "model_index.json")
     parts: dict[str, str] = {}
     headers: dict[str, Header] = {}
+    elsewhere = parts_elsewhere(index, folder)
     for name, value in index.items():
         if name.startswith("_") or type(value) is not list or len(value) != 2:
             continue
         if value[1] is None or not name.isidentifier():
             continue
         parts[name] = printable(str(value[1]))
-        if (weights := weights_of(folder / name)) is not None:
+        if (weights := weights_of(elsewhere.get(name, folder / name))) is not None:
             headers[name] = read_header(weights)
     unet = _json(folder / "unet" / "config.json")
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     width, inputs = unet.get("cross_attention_dim"), unet.get("in_channels")
     inputs = inputs if type(inputs) is int else None
+    outputs = unet.get("out_channels", 4)
+    beside = inputs - outputs if inputs and type(outputs) is int else 0
     known = lookup(str(index.get("_name_or_path", "")))
     kind = PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")), "")
     missing = [part for part in ("unet", "vae", "text_encoder") if part in parts]
@@ -81,7 +85,7 @@ def _pipeline(folder: Path) -> FileReport:
         path=str(folder),
         kind="checkpoint",
         base=BY_TEXT_WIDTH.get(width, "") if type(width) is int else "",
-        variant=BY_INPUTS.get(inputs or 4, ""),
+        variant=BY_INPUTS.get(4 + beside, ""),
         layout="diffusers folder",
         format=" + ".join(sorted({header.format for header in headers.values()})),
         name=known.name if known else printable(str(index.get("_class_name", ""))),
@@ -94,7 +98,10 @@ def _pipeline(folder: Path) -> FileReport:
         prediction=kind if scheduler else "",
         prediction_source="the scheduler's config" if scheduler and kind else "",
         licence=known.licence if known else "",
-        notes=tuple(f"{part} has no weights here" for part in missing),
+        notes=(
+            *(f"{part} has no weights here" for part in missing),
+            *(f"{part} is that of {place.parent.name}" for part, place in elsewhere.items()),
+        ),
     )
 
 
