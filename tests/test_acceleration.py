@@ -126,19 +126,23 @@ def test_training_goes_on_after_undo() -> None:
 
 
 def test_recommended_packs_what_is_large_and_float32() -> None:
-    assert recommended(unet()) == for_training()
+    row = for_training().products
+    assert recommended(unet()) == Acceleration(attention=row, products=row)
     with torch.device("meta"):
         large, half = UNet(SD15), UNet(SD15).half()
     large.to_empty(device="cpu")  # memory that nothing touches
     half.to_empty(device="cpu")
-    assert recommended(large) == Acceleration(channels_last=True, packed=can_pack())
+    packed = can_pack()
+    assert recommended(large) == Acceleration(
+        attention=row, products="torch" if packed else row, channels_last=True, packed=packed
+    )
     assert not recommended(half).packed
 
 
 def test_unknown_rows_and_weights_that_do_not_pack() -> None:
     model = unet()
     before = snapshot(model)
-    with pytest.raises(ValueError, match="'xformers'; there are reference, torch, plain"):
+    with pytest.raises(ValueError, match="'xformers'; there are reference, torch, plain, onednn"):
         accelerate(model, Acceleration(attention="xformers"))
     with pytest.raises(ValueError, match="'cublas'; there are torch, onednn"):
         accelerate(model, Acceleration(products="cublas"))

@@ -106,21 +106,27 @@ def recommended(model: nn.Module | LatentDiffusion) -> Acceleration:
     parameters = [p for module in modules(model) for p in module.parameters()]
     if parameters[0].device.type != "cpu":
         return Acceleration(channels_last=True)
+    row = "onednn" if _is_slow_with_mkl() else "torch"
     if sum(p.numel() for p in parameters) < LARGE:
-        return for_training()
+        return Acceleration(attention=row, products=row)
     packed = can_pack() and all(p.dtype == torch.float32 for p in parameters)
-    return Acceleration(channels_last=True, packed=packed)
+    return Acceleration(
+        attention=row, products="torch" if packed else row, channels_last=True, packed=packed
+    )
 
 
 def for_training() -> Acceleration:
-    """What is faster in training on a CPU, where it is, at equal numbers.
+    """What is faster in training on a CPU, where it is, at equal numbers."""
+    return Acceleration(products="onednn" if _is_slow_with_mkl() else "torch")
 
-    On AMD's processors with AVX-512, oneDNN's products are twice as fast as those of MKL, which
-    PyTorch takes; on Intel's there is nothing to gain.
+
+def _is_slow_with_mkl() -> bool:
+    """On AMD's processors with AVX-512, oneDNN's products are twice as fast as MKL's.
+
+    PyTorch takes MKL's; on Intel's processors there is nothing to gain.
     """
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    amd = processor().startswith("AMD")
-    return Acceleration(products="onednn" if wide and amd and can_multiply() else "torch")
+    return wide and processor().startswith("AMD") and can_multiply()
 
 
 def keep_freed_memory() -> bool:
