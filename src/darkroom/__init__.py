@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from darkroom.generation.generate import develop, generate
     from darkroom.generation.guidance import Guidance
     from darkroom.generation.image import ImageToImage
+    from darkroom.generation.xl.refiner import Refiner
+    from darkroom.generation.xl.sizes import SizeConditioning
     from darkroom.tracing import summary, trace
     from darkroom.weights.load import load
     from darkroom.weights.save import save
@@ -24,6 +26,8 @@ __all__ = [
     "DarkroomError",
     "Guidance",
     "ImageToImage",
+    "Refiner",
+    "SizeConditioning",
     "develop",
     "generate",
     "load",
@@ -36,6 +40,8 @@ _HOMES = {
     "DarkroomError": "errors",
     "Guidance": "generation.guidance",
     "ImageToImage": "generation.image",
+    "Refiner": "generation.xl.refiner",
+    "SizeConditioning": "generation.xl.sizes",
     "develop": "generation.generate",
     "generate": "generation.generate",
     "load": "weights.load",

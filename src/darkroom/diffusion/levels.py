@@ -1,5 +1,6 @@
 """The noise levels one generation visits."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -138,8 +139,8 @@ class Levels:
         kept = min(int(self.steps * strength), self.steps)
         if kept == 0:
             raise ValueError(
-                f"strength {strength} of {self.steps} steps leaves none: "
-                f"give at least {1 / self.steps:.3g}, or more steps"
+                f"strength {strength} of {self.steps} steps leaves none: give a strength of at "
+                f"least {1 / self.steps:.3g}, or at least {math.ceil(1 / strength)} steps"
             )
         return self.skip(self.steps - kept)
 

@@ -6,15 +6,19 @@ from typing import Any
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError
+from darkroom.generation.adapters.lora import again
 from darkroom.generation.feature import Feature
 from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.generate import generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage, fitted
-from darkroom.generation.adapters.lora import again
+from darkroom.generation.inpaint import feature as inpainting
 from darkroom.generation.metadata import Params, read_params
 from darkroom.generation.picture import Picture
+from darkroom.generation.xl import refiner as refining
+from darkroom.generation.xl import sizes
 from darkroom.images import ImageLike, open_image, to_tensor
+from darkroom.masks import Mask
 
 
 def redraw(
@@ -22,6 +26,9 @@ def redraw(
     picture: ImageLike | Params,
     image: ImageLike | None = None,
     *,
+    edited: ImageLike | None = None,
+    mask: Mask | ImageLike | None = None,
+    refiner: LatentDiffusion | None = None,
     exact: bool = True,
 ) -> Picture:
     """The same picture again: bit for bit with the same weights on the same machine.
@@ -32,7 +39,10 @@ def redraw(
     Args:
         picture: a file made by Darkroom or the A1111 web UI, or parameters.
         image: what the run started from, if it did: parameters hold its hash only.
-        exact: refuse other weights and another input image.
+        edited: the picture of which a part was painted anew, if that was done.
+        mask: that part, if it was not the transparent one.
+        refiner: the model that did the last steps, if one did.
+        exact: refuse other weights and other input pictures.
 
     Raises:
         ConfigError: without parameters, or without the image or feature that the run needs.
@@ -49,7 +59,9 @@ def redraw(
                 f"fingerprint {params.fingerprint}), this model has {found}: load that model in "
                 "that dtype, or pass exact=False for another picture"
             )
-    features, arguments = arguments_of(params, image, exact=exact)
+    features, arguments = arguments_of(
+        params, image, edited=edited, mask=mask, refiner=refiner, exact=exact
+    )
     model = with_clip_skip(model, params.clip_skip)
     generation = generate(model, params.prompt, *features, **arguments)
     return generation.pictures(only=params.index)[0]
@@ -64,7 +76,13 @@ def with_clip_skip(model: LatentDiffusion, clip_skip: int) -> LatentDiffusion:
 
 
 def arguments_of(
-    params: Params, image: ImageLike | None = None, *, exact: bool = True
+    params: Params,
+    image: ImageLike | None = None,
+    *,
+    edited: ImageLike | None = None,
+    mask: Mask | ImageLike | None = None,
+    refiner: LatentDiffusion | None = None,
+    exact: bool = True,
 ) -> tuple[list[Feature], dict[str, Any]]:
     """What to give ``generate`` besides the model and ``params.prompt``.
 
@@ -86,6 +104,9 @@ def arguments_of(
         )
     ]
     features += again(params, exact=exact)
+    features += sizes.again(params)
+    features += refining.again(params, refiner, exact=exact)
+    features += inpainting.again(params, edited, mask, exact=exact)
     if params.image is not None:
         if image is None:
             raise ConfigError("the picture was drawn from another image: give that image too")

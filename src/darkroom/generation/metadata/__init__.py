@@ -1,6 +1,21 @@
 """What a picture file says about how it was drawn."""
 
 from darkroom.generation.metadata.files import read_params
-from darkroom.generation.metadata.params import Params, SourceImage, UsedLora
+from darkroom.generation.metadata.params import (
+    Params,
+    SourceImage,
+    UsedInpaint,
+    UsedLora,
+    UsedRefiner,
+    UsedSizes,
+)
 
-__all__ = ["Params", "SourceImage", "UsedLora", "read_params"]
+__all__ = [
+    "Params",
+    "SourceImage",
+    "UsedInpaint",
+    "UsedLora",
+    "UsedRefiner",
+    "UsedSizes",
+    "read_params",
+]

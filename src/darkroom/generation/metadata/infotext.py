@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata.params import Params, SourceImage
+from darkroom.generation.metadata.params import Params, SourceImage, UsedInpaint
 
 SAMPLERS: Mapping[str, str] = {
     "ddpm": "DDPM",
@@ -45,6 +45,8 @@ _NEGATIVE = "Negative prompt:"
 def write(params: Params) -> str:
     """The text for ``params``."""
     height, width = params.size
+    inpaint = params.inpaint
+    source = params.image or inpaint
     fields: dict[str, Any] = {
         "Steps": params.steps,
         "Sampler": SAMPLERS.get(params.sampler, params.sampler),
@@ -53,9 +55,14 @@ def write(params: Params) -> str:
         "Seed": params.seed,
         "Size": f"{width}x{height}",
         "Model": params.model or None,
-        "Denoising strength": _number(params.image.strength) if params.image else None,
+        "Denoising strength": _number(source.strength) if source else None,
+        "Mask blur": inpaint.feather if inpaint else None,
+        "Inpaint area": "Only masked" if inpaint and inpaint.only_masked else None,
+        "Masked area padding": inpaint.padding if inpaint and inpaint.only_masked else None,
         "CFG Rescale": _number(params.rescale) if params.rescale else None,
         "Clip skip": params.clip_skip + 1 if params.clip_skip else None,  # 1 is the last layer
+        "Refiner": params.refiner.name if params.refiner else None,
+        "Refiner switch at": _number(params.refiner.start) if params.refiner else None,
         "RNG": "CPU",
         "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
         "Batch pos": params.index if len(params.seeds) > 1 else None,
@@ -87,6 +94,7 @@ def read(text: str) -> Params:
     fields = {key: _unquote(value) for key, value in pairs}
     sampler, spacing = _sampler(fields.get("Sampler", ""), fields.get("Schedule type", ""))
     strength = _float(fields.get("Denoising strength"))
+    inpaint = "Mask blur" in fields
     return Params(
         prompt="\n".join(prompt),
         negative="\n".join(negative) or None,
@@ -98,8 +106,18 @@ def read(text: str) -> Params:
         guidance=_float(fields.get("CFG scale")) or 1.0,
         rescale=_float(fields.get("CFG Rescale")) or 0.0,
         clip_skip=max(_int(fields.get("Clip skip")) - 1, 0),
-        image=SourceImage(sha256="", strength=strength) if strength else None,
+        image=SourceImage(sha256="", strength=strength) if strength and not inpaint else None,
+        inpaint=_inpaint(fields, strength) if inpaint else None,
         model=fields.get("Model", ""),
+    )
+
+
+def _inpaint(fields: Mapping[str, str], strength: float) -> UsedInpaint:
+    return UsedInpaint(
+        strength=strength or 1.0,
+        feather=_int(fields["Mask blur"]),
+        only_masked=fields.get("Inpaint area") == "Only masked",
+        padding=_int(fields.get("Masked area padding")),
     )
 
 

@@ -31,6 +31,44 @@ class UsedLora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedInpaint:
+    """The picture that was edited, by its hash, and where; see generation.inpaint."""
+
+    image: str = ""  # SHA-256 of the pixels that were given; "" = unknown
+    mask: str = ""
+    strength: float = 1.0
+    only_masked: bool = False
+    padding: int = 32
+    harmonise: bool = False
+    feather: int = 0
+    extend: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, top, right, bottom
+    posterior: str = "sample"  # or "mode"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedRefiner:
+    """The model that did the last steps."""
+
+    name: str
+    start: float  # as in generation.xl.refiner
+    fingerprint: str = ""  # of its weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedSizes:
+    """What XL was told of sizes: (height, width), (top, left); see generation.xl.sizes."""
+
+    original: tuple[int, int] | None = None
+    crop: tuple[int, int] = (0, 0)
+    target: tuple[int, int] | None = None
+    score: float | None = None
+    negative_original: tuple[int, int] | None = None
+    negative_crop: tuple[int, int] | None = None
+    negative_target: tuple[int, int] | None = None
+    negative_score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """How one picture was drawn. With the same weights it draws the same picture again.
 
@@ -52,8 +90,11 @@ class Params:
     split: bool = False  # the conditionings were evaluated one after another
     clip_skip: int = 0  # layers of the text tower left out at its end
     image: SourceImage | None = None
+    inpaint: UsedInpaint | None = None
     tile: bool = False  # decoded in tiles
     loras: tuple[UsedLora, ...] = ()  # in the order in which they were applied
+    refiner: UsedRefiner | None = None
+    sizes: UsedSizes | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name
     model: str = ""
     family: str = ""
