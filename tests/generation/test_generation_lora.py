@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from darkroom.acceleration import Acceleration, accelerate
 from darkroom.errors import ConfigError, ModelMismatchError, ModelNotFoundError, PromptError
+from darkroom.generation.adapters.lora import Lora
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
-from darkroom.generation.adapters.lora import Lora
 from darkroom.generation.metadata import Params, UsedLora, read_params
 from darkroom.generation.redraw import redraw
 from darkroom.ops.packed import can_pack

@@ -13,9 +13,9 @@ from darkroom.adapters.lora import LowRank, targets
 from darkroom.errors import LayoutError, ModelMismatchError, ModelNotFoundError
 from darkroom.models.clip_text import CLIP_L, OPENCLIP_BIGG, ClipTextModel
 from darkroom.models.unet import SD15, SDXL, UNet
+from darkroom.weights.adapters.lora import LoraFile, find_lora, fit, networks, open_lora
 from darkroom.weights.layouts import lora, unet
 from darkroom.weights.load import load
-from darkroom.weights.adapters.lora import LoraFile, find_lora, fit, networks, open_lora
 from weights import loras, tiny
 
 PIPELINES = {"sd1": tiny.sd1, "sd2": tiny.sd2, "sdxl": tiny.sdxl}
@@ -95,7 +95,7 @@ def test_compvis_names_of_sdxl_mean_what_diffusers_takes_them_for() -> None:
 
     def places(state: dict[str, Tensor]) -> dict[int, str]:
         up = {key.replace("down.weight", "up.weight"): number for key, number in state.items()}
-        return {int(c.down): c.path for c in lora.read({**state, **up}, parts)}
+        return {int(c.tensors["down"]): c.path for c in lora.read({**state, **up}, parts)}
 
     assert places(down) == places(converted)
     assert len(places(down)) == 722
@@ -203,10 +203,10 @@ def test_what_fits_nothing_is_named(saved, tmp_path) -> None:
 
     stray = {"lora_unet_down_blocks_9_conv.lora_down.weight": torch.zeros(3, 3)}
     refused(LayoutError, "x: 1 tensors fit no layer.*down_blocks_9_conv", {**state, **stray})
-    refused(LayoutError, "no part of a LoRA.*dora", {**state, f"{first}.dora_scale": torch.ones(1)})
+    refused(LayoutError, "no part of a LoRA.*dorra", {**state, f"{first}.dorra": torch.ones(1)})
     refused(LayoutError, "no part of a LoRA", {**state, f"{first}.alpha": torch.ones(2)})
     without = {key: t for key, t in state.items() if key != f"{first}.lora_up.weight"}
-    refused(LayoutError, f"1 tensors come without.*{first}", without)
+    refused(LayoutError, f"1 tensors come without their other half.*{first}", without)
     refused(LayoutError, "holds no tensors", {})
     wide = {**state, f"{first}.lora_down.weight": torch.zeros(3, 77)}
     refused(ModelMismatchError, f"{first}.*do not fit a layer of 32 to 32", wide)
@@ -227,9 +227,23 @@ def test_a_lora_for_another_base_is_refused_by_name(saved, tmp_path) -> None:
     save_file(tensors, path)
     with pytest.raises(ModelMismatchError, match="LoRA for SDXL; the model is SD 1.x"):
         fit(open_lora(path), model)
-    save_file({SDXL_KEY + ".hada_w1_a": torch.zeros(2, 2)}, path)
-    with pytest.raises(LayoutError, match="a LoHa file; this version reads"):
-        fit(open_lora(path), model)
+    for file in (LoraFile(name="x", tensors=tensors), LoraFile(name="x", tensors=hada(SDXL_KEY))):
+        with pytest.raises(
+            ModelMismatchError, match=f"x: {SDXL_KEY}.* is a LoRA for SDXL; the model is SD 1.x"
+        ):
+            fit(file, model)
+    stray = {key.replace("blocks_4_1", "blocks_9_1"): t for key, t in tensors.items()}
+    with pytest.raises(LayoutError, match="x: this is a LoRA for SDXL.*fit no layer.*blocks_9_1"):
+        fit(LoraFile(name="x", tensors=stray), model)
+
+
+def hada(key: str) -> dict[str, Tensor]:
+    return {
+        f"{key}.hada_{name}": torch.zeros(shape)
+        for name, shape in {
+            "w1_a": (640, 2), "w1_b": (2, 2048), "w2_a": (640, 2), "w2_b": (2, 2048)
+        }.items()
+    }  # fmt: skip
 
 
 def test_loras_are_found_by_name(tmp_path, monkeypatch, saved) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,13 @@ from darkroom.weights.registry import MODEL_SUFFIXES
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from darkroom.adapters.lora import LowRank
+    from darkroom.adapters.lora import LayerChange
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
     from darkroom.weights.layouts.lora import Change
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "sdxl-refiner": "SDXL refiner"}
 IN_FOLDERS = ("pytorch_lora_weights", "adapter_model")  # what trainers call the file
-Layers = dict[str, dict[str, "LowRank"]]  # by part, by path
+Layers = dict[str, dict[str, "LayerChange"]]  # by part, by path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,36 +132,59 @@ def fit(file: LoraFile, model: "LatentDiffusion") -> Layers:
 
     Raises:
         ModelMismatchError: it is for another base.
-        LayoutError: naming what fits no layer, or what is no plain LoRA (LoHa, LoKr, DoRA, ...).
+        LayoutError: naming what fits no layer, and the base that the file is for.
     """
     from darkroom.weights.layouts import lora as layout
 
     where = str(file.path or file.name)
     ours = FAMILIES.get(model.family, "")
     check_base(where, file.base, ours)
-    verdict = f"this is a LoRA for {file.base}; the model is {ours}" if file.base and ours else ""
     parts = networks(model)
     try:
         changes = layout.read(file.tensors, parts)
     except LayoutError as error:
-        if file.path is not None and (method := _method(file.path)) != "LoRA":
-            raise LayoutError(
-                f"{where}: a {method} file; this version reads LoRA and LoCon with down and up "
-                f"({error})"
-            ) from None
-        hint = f"{verdict}; " if verdict else ""
+        hint = f"{verdict}; " if (verdict := _verdict(file, ours)) else ""
         raise LayoutError(f"{where}: {hint}{error}; `darkroom inspect` says what it is") from None
     layers: Layers = {}
     for change in changes:
         try:
-            layer = _low_rank(change, parts[change.part], file.config)
+            layer = _layer(change, parts[change.part], file.config)
         except ModelMismatchError as error:
-            hint = f": {verdict}" if verdict else ""
+            hint = f": {verdict}" if (verdict := _verdict(file, ours)) else ""
             raise ModelMismatchError(
                 f"{where}: {change.source}: {error}{hint}; use a LoRA made for this model"
             ) from None
         layers.setdefault(change.part, {})[change.path] = layer
     return layers
+
+
+def fuse(
+    model: "LatentDiffusion", *loras: "tuple[str | os.PathLike[str] | LoraFile, float]"
+) -> ExitStack:
+    """Write LoRAs into a model's weights, until the result is closed or its ``with`` block left.
+
+    Drawing then costs what it does without. All are changes of the weights as they are now; they
+    add up in float32, in this order, and are rounded to the model's dtype once.
+
+    Args:
+        loras: each a file or name, and a weight, of the U-Net's and the text towers' part alike.
+
+    Raises:
+        ModelNotFoundError: there is no such LoRA.
+        ModelMismatchError: one is for another model, or the model's weights are packed.
+        CheckpointError: a file cannot be used.
+    """
+    from darkroom.adapters.fused import Fused
+
+    fitted = [
+        (fit(lora if isinstance(lora, LoraFile) else open_lora(lora), model), weight)
+        for lora, weight in loras
+    ]
+    with ExitStack() as stack:
+        for part, network in networks(model).items():
+            changes = [(layers[part], weight) for layers, weight in fitted if part in layers]
+            stack.enter_context(Fused(network, changes))
+        return stack.pop_all()
 
 
 def networks(model: "LatentDiffusion") -> "dict[str, nn.Module]":
@@ -170,17 +194,38 @@ def networks(model: "LatentDiffusion") -> "dict[str, nn.Module]":
     return {"unet": model.unet, **dict(zip(names, towers, strict=False))}
 
 
-def _low_rank(change: "Change", network: "nn.Module", config: Mapping[str, Any]) -> "LowRank":
+def _layer(change: "Change", network: "nn.Module", config: Mapping[str, Any]) -> "LayerChange":
     from darkroom.adapters.lora import LowRank, target
+    from darkroom.adapters.lycoris import NormChange, Rebuilt, is_norm_change
 
-    like = next(network.parameters())
-    down, up = change.down, change.up
-    assert down is not None
-    assert up is not None
-    mid = None if change.mid is None else change.mid.to(like)
-    scale = _scale(change, max(1, *down.shape[:1]), config)
-    layer = LowRank(target(network, change.path), down.to(like), up.to(like), scale, mid)
-    return layer.requires_grad_(False)
+    like, layer = next(network.parameters()), target(network, change.path)
+    tensors = {role: tensor.to(like) for role, tensor in change.tensors.items()}
+    if is_norm_change(tensors):
+        return NormChange(layer, tensors).requires_grad_(False)
+    rank = max(1, *tensors["down"].shape[:1]) if "down" in tensors else 0
+    scale = _scale(change, rank, config) if rank else None
+    if rank and not tensors.keys() - {"down", "up", "mid"}:
+        return LowRank(layer, scale=scale or 0.0, **tensors).requires_grad_(False)
+    return Rebuilt(layer, tensors, change.alpha, scale).requires_grad_(False)
+
+
+def _verdict(file: LoraFile, ours: str) -> str:
+    """What the file is for, where that is known and something does not fit."""
+    base = file.base or _base(file.tensors)
+    return f"this is a LoRA for {base}; the model is {ours or 'of another kind'}" if base else ""
+
+
+def _base(tensors: "Mapping[str, Tensor]") -> str:
+    from darkroom.weights.files import TensorInfo
+    from darkroom.weights.inspect.bases import base_of
+    from darkroom.weights.inspect.rules import Names, fitting
+
+    names = Names(tensors)
+    rule = fitting(names)
+    if rule is None or rule.kind != "LoRA":
+        return ""
+    shapes = {name: TensorInfo("float32", tuple(t.shape)) for name, t in tensors.items()}
+    return base_of(rule, shapes, names, {})
 
 
 def _scale(change: "Change", rank: int, config: Mapping[str, Any]) -> float:
@@ -241,13 +286,6 @@ def _called(name: str | os.PathLike[str], path: Path) -> str:
     if text.startswith("hf:") or text in registry.registered():
         return text
     return path.parent.name if path.stem in IN_FOLDERS else path.stem
-
-
-def _method(path: Path) -> str:
-    from darkroom.weights.inspect import inspect
-
-    method = str(inspect(path).details.get("method", "LoRA"))
-    return "LoRA" if method == "LoCon" else method
 
 
 @functools.lru_cache(64)
