@@ -11,11 +11,21 @@ from darkroom.diffusion.prediction import Noise, Velocity
 from darkroom.errors import CheckpointError
 from darkroom.models import autoencoder, clip_text, unet
 from darkroom.weights.layouts import single_file
+from darkroom.weights.layouts.annotators import dpt
 from darkroom.weights.load import load
 from darkroom.weights.save import save
 from weights import tiny
 from weights.sparse import write_sparse
 from weights.tiny import assert_same
+
+def dpt_names() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of dpt_hybrid-midas-501f0c75.pt, and the classifier's head."""
+    config = dpt.MIDAS_PRESETS["dpt-hybrid"]
+    with torch.device("meta"):
+        state = dpt.MIDAS.revert(dpt.DPT(config).state_dict(), config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return shapes | {"pretrained.model.head.weight": (1000, 768)}
+
 
 BUFFERS = dict.fromkeys(  # what training leaves in the files that were published
     (
@@ -26,6 +36,7 @@ BUFFERS = dict.fromkeys(  # what training leaves in the files that were publishe
     ),
     (1000,),
 )  # fmt: skip
+DEPTH = {f"depth_model.model.{name}": shape for name, shape in dpt_names().items()}
 FULL = {  # name of the file: family, U-Net, further keys, prediction, size
     "v1-5-pruned-emaonly": ("sd1", unet.SD15, BUFFERS, Noise, 512),
     "some-merge": ("sd1", unet.SD15, {}, Noise, 512),
@@ -35,7 +46,7 @@ FULL = {  # name of the file: family, U-Net, further keys, prediction, size
     "512-base-ema": ("sd2", unet.SD21, {}, Noise, 512),
     "512-inpainting-ema": ("sd2", unet.SD21_INPAINT, {}, Noise, 512),
     "renamed-inpainting": ("sd2", unet.SD21_INPAINT, {}, Noise, 512),
-    "512-depth-ema": ("sd2", unet.SD21_DEPTH, {"depth_model.scratch.x": (2,)}, Noise, 512),
+    "512-depth-ema": ("sd2", unet.SD21_DEPTH, DEPTH, Noise, 512),
     "sd_turbo": ("sd2", unet.SD21, {}, Noise, 512),
     "sd_xl_base_1.0": ("sdxl", unet.SDXL, {}, Noise, 1024),
     "sd_xl_turbo_1.0_fp16": ("sdxl", unet.SDXL, {}, Noise, 512),
@@ -96,7 +107,8 @@ def test_published_files_at_full_size(name, tmp_path):
     assert model.settings.get("steps") == (1 if turbo else None)
     own = {"sd1": "pndm", "sd2": "ddim"}.get(family, "euler")
     assert model.sampling.sampler == ("euler_ancestral" if turbo else own)
-    assert ("depth" in name) == any("depth network" in note for note in model.settings["notes"])
+    assert ("depth" in name) == (model.depth is not None)
+    assert model.depth is None or model.depth.config == dpt.MIDAS_PRESETS["dpt-hybrid"]
     pads = [tower.tokenizer.token(tower.tokenizer.pad) for tower in model.text_encoder.towers]
     marks = {"sd1": ["<|endoftext|>"], "sdxl": ["<|endoftext|>", "!"]}
     assert pads == marks.get(family, ["!"])

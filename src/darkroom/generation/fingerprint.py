@@ -29,7 +29,7 @@ def fingerprint(model: LatentDiffusion) -> str:
 
 def _modules(model: LatentDiffusion) -> Iterator[nn.Module]:
     towers = getattr(model.text_encoder, "towers", None) or (model.text_encoder,)
-    for part in (model.unet, model.autoencoder, *towers):
+    for part in (model.unet, model.autoencoder, *towers, model.depth):
         if isinstance(part, nn.Module):
             yield part
 

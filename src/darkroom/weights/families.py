@@ -163,6 +163,7 @@ def latent_diffusion(
     settings: Mapping[str, Any],
     notes: Sequence[str],
     source: str,
+    depth: nn.Module | None = None,
 ) -> LatentDiffusion:
     """Put the parts together; ``notes`` are logged and kept in ``settings["notes"]``."""
     for note in notes:
@@ -178,4 +179,5 @@ def latent_diffusion(
         family=family,
         settings={**SETTINGS.get(family, {}), **settings, "notes": tuple(notes)},
         source=source,
+        depth=depth,
     )

@@ -19,6 +19,8 @@ from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
 from darkroom.models.distilbert import DistilBert, DistilBertConfig
+from darkroom.models.dpt.network import DPT, DPTConfig
+from darkroom.models.dpt.view import View
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
 from darkroom.models.resnet import ResNet, ResNetConfig
 from darkroom.models.segmentation.unet import SegmentationUNet, SegmentationUNetConfig
@@ -47,20 +49,21 @@ from darkroom.weights.layouts import (
     unconditional_unet,
     unet,
 )
+from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 ASIDE = {
     "safety_checker": "the safety checker is left aside: pictures are not censored",
-    "feature_extractor": "",  # belongs to the safety checker or the depth estimator
+    "feature_extractor": "",  # belongs to the safety checker, or is read with the depth estimator
     "image_encoder": "the image encoder is left aside: prompts are text",
-    "depth_estimator": "the depth estimator is left aside: give a depth map",
 }
 CONFIGS: Mapping[type[nn.Module], type] = {
     Autoencoder: AutoencoderConfig,
     ClipTextModel: TextConfig,
     ContrastiveModel: ContrastiveConfig,
     DistilBert: DistilBertConfig,
+    DPT: DPTConfig,
     DualEncoder: DualEncoderConfig,
     ResNet: ResNetConfig,
     SegmentationUNet: SegmentationUNetConfig,
@@ -70,7 +73,10 @@ CONFIGS: Mapping[type[nn.Module], type] = {
     UnconditionalUNet: UnconditionalUNetConfig,
 }
 PARTS = frozenset(
-    {"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"}
+    {
+        "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
+        "depth_estimator",
+    }
 )
 PIPELINE_VALUES = frozenset(
     {
@@ -134,6 +140,7 @@ SINGLE: Mapping[str, Single] = {
         ("DistilBertModel", "DistilBertForMaskedLM"),
         Single(DistilBert, distilbert.distilbert_config, distilbert.TRANSFORMERS),
     ),
+    "DPTForDepthEstimation": Single(DPT, dpt_configs.dpt_config, dpt.TRANSFORMERS),
     **dict.fromkeys(
         resnet.PRESETS, Single(ResNet, resnet.resnet_config, resnet.TORCHVISION)
     ),  # timm's names of architectures
@@ -229,6 +236,18 @@ class Reading:
         self.notes.append(f"{part} is missing: CLIP's own vocabulary is used")
         return Tokenizer.built_in("<|endoftext|>" if part == "tokenizer" else "!")
 
+    def depth(self, part: str, beside: str) -> DPT:
+        """A depth network; the folder ``beside`` says how pictures are brought to it."""
+        path = self.folder / beside / "preprocessor_config.json"
+        view = View()
+        if path.is_file():
+            view = dpt_configs.view_config(read_json(path), str(path))
+        else:
+            self.notes.append(f"{path.name} is missing: depth is told from {view.size[0]} pixels")
+        row = SINGLE["DPTForDepthEstimation"]
+        read = partial(dpt_configs.dpt_config, view=view)
+        return self.network(part, DPT, ("DPTForDepthEstimation",), read, row.layout)
+
     def sampling(self, folder: Path) -> SamplingConfig:
         """What scheduler_config.json says, the user's and the catalogue's word on top."""
         path = folder / "scheduler_config.json"
@@ -280,6 +299,9 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
         for name in towers
     ]
     tokenizers = [reading.tokenizer(name.replace("text_encoder", "tokenizer")) for name in towers]
+    depth = None
+    if "depth_estimator" in parts:
+        depth = reading.depth("depth_estimator", "feature_extractor")
     own = index.get("_darkroom", {})
     family = own.get("family") or families.family_of(
         network.config, [model.config for model in models]
@@ -310,6 +332,7 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
         },
         notes=reading.notes,
         source=target.source or str(folder),
+        depth=depth,
     )
 
 
@@ -335,6 +358,8 @@ def load_single_model(
             f"expected one of {', '.join(SINGLE)}"
         )
     reading = Reading(inner, target)
+    if name == "DPTForDepthEstimation":
+        return reading.depth("", "")
     network = reading.network("", row.model, (name,), row.read, row.layout)
     beside = folder / scheduler if (folder / scheduler).is_dir() else folder
     if not (beside / "scheduler_config.json").is_file():

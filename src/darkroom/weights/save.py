@@ -22,6 +22,7 @@ from darkroom.models.autoencoder import Autoencoder
 from darkroom.models.clip_text import ClipTextModel
 from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.distilbert import DistilBert
+from darkroom.models.dpt.network import DPT
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.models.resnet import ResNet
 from darkroom.models.segmentation.unet import SegmentationUNet
@@ -48,6 +49,7 @@ from darkroom.weights.layouts import (
     unconditional_unet,
     unet,
 )
+from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.single_file import OWN
 
 # by the channels that the U-Net takes beside the latents
@@ -92,6 +94,8 @@ def save(model: LatentDiffusion | PixelDiffusion | nn.Module, path: str | os.Pat
     elif isinstance(model, nn.Module):
         with _fresh_folder(path) as folder:
             _write_network(model, folder)
+            if isinstance(model, DPT):
+                _write_view(model, folder)
     else:
         raise ValueError(f"save takes a LatentDiffusion or a network, got {type(model).__name__}")
     return path
@@ -114,7 +118,7 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
         index |= {"force_zeros_for_empty_prompt": zero, "image_encoder": [None, None]}
         index |= {"requires_aesthetics_score": True} if encoder.scored else {}
         index |= {part: [None, None] for part in ("text_encoder", "tokenizer")}
-    else:
+    elif model.depth is None:
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}
     extra = {"sample_size": sample} if sample else {}
     extra["addition_time_embed_dim"] = encoder.size_channels
@@ -129,8 +133,17 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
         )
         index[f"tokenizer{ending}"] = ["transformers", "CLIPTokenizer"]
         tower.tokenizer.save(folder / f"tokenizer{ending}")
+    if isinstance(model.depth, DPT):
+        index["depth_estimator"] = _write_network(model.depth, folder / "depth_estimator")
+        index["feature_extractor"] = ["transformers", "DPTImageProcessor"]
+        _write_view(model.depth, folder / "feature_extractor")
     write_json(folder / "scheduler" / "scheduler_config.json", model.sampling.to_diffusers())
     write_json(folder / "model_index.json", dict(sorted(index.items())))
+
+
+def _write_view(network: DPT, folder: Path) -> None:
+    """Write how pictures are brought to a depth network, for transformers."""
+    write_json(folder / "preprocessor_config.json", dpt_configs.view_json(network.config.view))
 
 
 def _pipeline(model: LatentDiffusion) -> str:
@@ -226,6 +239,9 @@ WRITERS: Mapping[type, Writer] = {
         lambda _: unconditional_unet.DIFFUSERS,
     ),
     ResNet: Writer("timm", "model.safetensors", resnet.resnet_json, lambda _: resnet.TORCHVISION),
+    DPT: Writer(
+        "transformers", "model.safetensors", dpt_configs.dpt_json, lambda _: dpt.TRANSFORMERS
+    ),
     DistilBert: Writer(
         "transformers",
         "model.safetensors",
@@ -261,6 +277,7 @@ def _save_file(model: LatentDiffusion, path: Path) -> None:
         raise ValueError("only Darkroom's own U-Net and autoencoder can be saved")
     family = single_file.FAMILIES[family_of(network.config, kinds)]
     networks: dict[str, Any] = {"unet": network, "autoencoder": vae}
+    networks |= {} if model.depth is None else {"depth": model.depth}
     names = ("text2",) if _encoder(model).scored else ("text", "text2")
     networks |= dict(zip(names, (tower.model for tower in towers), strict=False))
     try:

@@ -16,6 +16,7 @@ from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import SDXL_AUTOENCODER, Autoencoder
 from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.dpt.network import DPT
 from darkroom.models.unet import UNet, UNetConfig
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import families
@@ -36,9 +37,9 @@ PART_MODELS = {
     "autoencoder": Autoencoder,
     "text": ClipTextModel,
     "text2": ClipTextModel,
+    "depth": DPT,
 }
 PADS = {"sd1": ("<|endoftext|>",), "sd2": ("!",), "sdxl": ("<|endoftext|>", "!")}
-ASIDE = {"depth": "the depth network is left aside: give a depth map"}
 
 
 def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
@@ -63,8 +64,7 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         parts = layouts.read(state, family)
     except LayoutError as error:
         raise LayoutError(f"{path}: {error}") from None
-    notes += [ASIDE[name] for name in layouts.split(state, family) if name in ASIDE]
-    missing = [p.name for p in family.parts if p.layouts and p.name not in parts]
+    missing = [p.name for p in family.parts if not p.optional and p.name not in parts]
     if missing:
         raise CheckpointError(
             f"{path}: a {family.name} file without {' and '.join(missing)}; use a full checkpoint"
@@ -83,6 +83,7 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         for name, (config, converted) in parts.items()
     }
     unet, vae = networks.pop("unet"), networks.pop("autoencoder")
+    depth = networks.pop("depth", None)
     assert isinstance(unet, UNet)
     assert isinstance(vae, Autoencoder)
     text_encoder = families.prompt_encoder(
@@ -103,6 +104,7 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         settings=said.settings(sampling),
         notes=notes,
         source=target.source or str(path),
+        depth=depth,
     )
 
 

@@ -20,6 +20,7 @@ from darkroom.models.autoencoder import SD_AUTOENCODER, SDXL_AUTOENCODER, Autoen
 from darkroom.models.clip_text import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, ClipTextModel
 from darkroom.models.digit_classifier import DigitClassifier, DigitClassifierConfig
 from darkroom.models.distilbert import DISTILBERT, DistilBert
+from darkroom.models.dpt.network import COARSEST, DPT, DPT_HYBRID, DPT_LARGE
 from darkroom.models.dual_encoder import BOOK_CLIP, DualEncoder
 from darkroom.models.flow import Flow, FlowConfig
 from darkroom.models.gan import GAN, GANConfig
@@ -133,6 +134,8 @@ ALONE: Mapping[str, tuple[Callable[[Any], nn.Module], Any, Size]] = MappingProxy
         "clip-resnet50-distilbert": (DualEncoder, BOOK_CLIP, (224, 224)),
         "digit-classifier": (DigitClassifier, DigitClassifierConfig(), (28, 28)),
         "distilbert": (DistilBert, DISTILBERT, (224, 224)),
+        "dpt-hybrid": (DPT, DPT_HYBRID, DPT_HYBRID.view.size),
+        "dpt-large": (DPT, DPT_LARGE, DPT_LARGE.view.size),
         "flow": (Flow, FlowConfig(), (28, 28)),
         "gan": (GAN, GANConfig(), (28, 28)),
         "vae": (VAE, VAEConfig(), (28, 28)),
@@ -185,6 +188,7 @@ def _family(known: Known) -> dict[str, tuple[Callable[[Any], nn.Module], Any]]:
         **{part: (ClipTextModel, c) for part, c in zip(_towers(len(towers)), towers, strict=True)},
         "U-Net": (UNet, unet),
         "autoencoder": (Autoencoder, SDXL_AUTOENCODER if xl else SD_AUTOENCODER),
+        **({"depth network": (DPT, DPT_HYBRID)} if unet is SD21_DEPTH else {}),
     }
 
 
@@ -198,6 +202,7 @@ def _ways(model: Any, size: Size | None, batch: int) -> Iterator[Network]:
         towers = [t.model for t in encoder.towers] if isinstance(encoder, PromptEncoder) else []
         parts = dict(zip(_towers(len(towers)), towers, strict=True))
         parts |= {"U-Net": model.unet, "autoencoder": model.autoencoder}
+        parts |= {} if model.depth is None else {"depth network": model.depth}
         yield from _together(parts, size or model.settings.get("size", (512, 512)), batch)
     elif isinstance(model, PixelDiffusion):
         yield from _alone(model.unet, size or model.settings.get("size"), batch)
@@ -213,6 +218,8 @@ def _together(parts: Mapping[str, Any], size: Size, batch: int) -> Iterator[Netw
     for name, part in parts.items():
         if isinstance(part, UNet):
             yield Network(name, part, _unet(part, size, batch, factor, tokens))
+        elif isinstance(part, DPT):
+            yield from _alone(part, part.config.view.size, batch, name)
         else:
             yield from _alone(part, size, batch, name)
 
@@ -242,6 +249,10 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
         yield Network(part, model, tuple(given))
     elif isinstance(model, ClipTextModel):
         yield Network(part, model, (_ids(batch, model.config.positions),))
+    elif isinstance(model, DPT):
+        height, width = size or model.config.view.size
+        _divided((height, width), COARSEST)
+        yield Network(part, model, (_empty(batch, 3, height, width),))
     elif isinstance(model, DistilBert):
         yield Network(part, model, (_ids(batch, SENTENCE),))
     elif isinstance(model, DualEncoder):

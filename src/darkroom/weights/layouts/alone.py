@@ -10,6 +10,7 @@ from torch import Tensor
 from darkroom.errors import LayoutError
 from darkroom.weights.layout import Layout, StateDict, convert
 from darkroom.weights.layouts import distilbert, dual_encoder, resnet, segmentation
+from darkroom.weights.layouts.annotators import dpt
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
 PARALLEL = "module."  # before every name, where DataParallel wrote the file
@@ -32,6 +33,7 @@ ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
     "segmentation U-Net with ResNet": Alone(
         segmentation.unet_resnet_sizes, segmentation.UNET_RESNET
     ),
+    "depth estimator": Alone(dpt.dpt_sizes, dpt.EITHER),
     "CLIP from scratch": Alone(dual_encoder.dual_encoder_sizes, dual_encoder.BOOK),
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from darkroom.errors import LayoutError
 from darkroom.weights.layout import Layout, StateDict, identify
 from darkroom.weights.layouts import autoencoder, clip_text, unet
+from darkroom.weights.layouts.annotators import dpt
 
 UNUSED = (  # shell patterns of what no part needs
     "model_ema.*",  # averaged weights, under flattened names
@@ -39,7 +40,8 @@ class Part:
 
     name: str  # 'unet', 'autoencoder', 'text', 'text2' or 'depth'
     prefix: str  # before each of its keys, with the dot
-    layouts: tuple[Layout[Any], ...]  # the first is what a saved file gets; none = not read here
+    layouts: tuple[Layout[Any], ...]  # the first is what a saved file gets
+    optional: bool = False  # a checkpoint may lack it
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ SD2 = Family(
         Part("unet", _UNET, (unet.LDM,)),
         _AUTOENCODER,
         Part("text", "cond_stage_model.model.", (clip_text.OPENCLIP,)),
-        Part("depth", "depth_model.", ()),
+        Part("depth", "depth_model.model.", (dpt.MIDAS,), optional=True),
     ),
 )
 SDXL = Family(
@@ -129,7 +131,7 @@ def split(state: Mapping[str, Tensor], family: Family) -> dict[str, StateDict]:
 
 
 def read(state: Mapping[str, Tensor], family: Family) -> dict[str, tuple[Any, StateDict]]:
-    """Config and converted tensors of each part that the file has (but 'depth').
+    """Config and converted tensors of each part that the file has.
 
     Raises:
         LayoutError: naming the part, when its tensors are of no known model.
@@ -137,7 +139,7 @@ def read(state: Mapping[str, Tensor], family: Family) -> dict[str, tuple[Any, St
     found: dict[str, tuple[Any, StateDict]] = {}
     tensors = split(state, family)
     for part in family.parts:
-        if not part.layouts or part.name not in tensors:
+        if part.name not in tensors:
             continue
         try:
             layout, preset = identify(tensors[part.name], part.layouts)
@@ -154,7 +156,7 @@ def join(parts: Mapping[str, tuple[Any, Mapping[str, Tensor]]], family: Family) 
     Raises:
         LayoutError: when the family has no such part, or a part does not fit its layout.
     """
-    by_name = {part.name: part for part in family.parts if part.layouts}
+    by_name = {part.name: part for part in family.parts}
     state: StateDict = {}
     for name, (config, tensors) in parts.items():
         if name not in by_name:
