@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from darkroom.errors import DarkroomError
+    from darkroom.generation.control.depth import DepthGuide
     from darkroom.generation.generate import develop, generate
     from darkroom.generation.guidance import Guidance
     from darkroom.generation.image import ImageToImage
+    from darkroom.generation.inpaint import Inpaint
     from darkroom.generation.xl.refiner import Refiner
     from darkroom.generation.xl.sizes import SizeConditioning
     from darkroom.tracing import summary, trace
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "DarkroomError",
+    "DepthGuide",
     "Guidance",
     "ImageToImage",
+    "Inpaint",
     "Refiner",
     "SizeConditioning",
     "develop",
@@ -38,8 +42,10 @@ __all__ = [
 
 _HOMES = {
     "DarkroomError": "errors",
+    "DepthGuide": "generation.control.depth",
     "Guidance": "generation.guidance",
     "ImageToImage": "generation.image",
+    "Inpaint": "generation.inpaint",
     "Refiner": "generation.xl.refiner",
     "SizeConditioning": "generation.xl.sizes",
     "develop": "generation.generate",
