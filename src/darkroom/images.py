@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from darkroom.errors import ImageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -30,6 +31,7 @@ __all__ = [
     "ImageLike",
     "grid",
     "labelled_grid",
+    "open_depth",
     "open_image",
     "peek",
     "sheet",
@@ -87,6 +89,29 @@ def open_image(source: ImageLike) -> Image.Image:
         raise
     except Exception as error:
         raise _damaged(name, error) from error
+
+
+def open_depth(source: ImageLike) -> "np.ndarray":
+    """The numbers (H, W), float32, of a grey picture of 8 or 16 bits, upright; alpha is left out.
+
+    Raises:
+        ImageError: as ``open_image``, or when the picture is in colour.
+    """
+    import numpy as np
+
+    picture = peek(source)
+    given = not isinstance(source, Image.Image | bytes)
+    name = _printable(Path(source).name) if given else "the picture"
+    try:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith(("I", "F")) or picture.mode == "L":
+            return np.array(picture, np.float32)
+        colours = np.asarray(picture.convert("RGB")).astype(np.float32)
+    except Exception as error:
+        raise _damaged(name, error) from error
+    if (colours.max(-1) - colours.min(-1)).max(initial=0) > 8:  # JPEG leaves a little
+        raise ImageError(f"{name}: in colour; give a depth map in grey, brighter is nearer")
+    return colours.mean(-1)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ from typing import Any
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError
 from darkroom.generation.adapters.lora import again
+from darkroom.generation.control import depth as depths
 from darkroom.generation.feature import Feature
 from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.generate import generate
@@ -28,6 +29,8 @@ def redraw(
     *,
     edited: ImageLike | None = None,
     mask: Mask | ImageLike | None = None,
+    photo: ImageLike | None = None,
+    depth: depths.DepthLike | None = None,
     refiner: LatentDiffusion | None = None,
     exact: bool = True,
 ) -> Picture:
@@ -41,6 +44,8 @@ def redraw(
         image: what the run started from, if it did: parameters hold its hash only.
         edited: the picture of which a part was painted anew, if that was done.
         mask: that part, if it was not the transparent one.
+        photo: the picture whose depths were kept, if they were.
+        depth: the depth map that was given, if one was.
         refiner: the model that did the last steps, if one did.
         exact: refuse other weights and other input pictures.
 
@@ -60,7 +65,14 @@ def redraw(
                 "that dtype, or pass exact=False for another picture"
             )
     features, arguments = arguments_of(
-        params, image, edited=edited, mask=mask, refiner=refiner, exact=exact
+        params,
+        image,
+        edited=edited,
+        mask=mask,
+        photo=photo,
+        depth=depth,
+        refiner=refiner,
+        exact=exact,
     )
     model = with_clip_skip(model, params.clip_skip)
     generation = generate(model, params.prompt, *features, **arguments)
@@ -81,6 +93,8 @@ def arguments_of(
     *,
     edited: ImageLike | None = None,
     mask: Mask | ImageLike | None = None,
+    photo: ImageLike | None = None,
+    depth: depths.DepthLike | None = None,
     refiner: LatentDiffusion | None = None,
     exact: bool = True,
 ) -> tuple[list[Feature], dict[str, Any]]:
@@ -107,6 +121,7 @@ def arguments_of(
     features += sizes.again(params)
     features += refining.again(params, refiner, exact=exact)
     features += inpainting.again(params, edited, mask, exact=exact)
+    features += depths.again(params, photo, depth, exact=exact)
     if params.image is not None:
         if image is None:
             raise ConfigError("the picture was drawn from another image: give that image too")

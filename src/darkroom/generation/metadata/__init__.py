@@ -4,6 +4,7 @@ from darkroom.generation.metadata.files import read_params
 from darkroom.generation.metadata.params import (
     Params,
     SourceImage,
+    UsedDepth,
     UsedInpaint,
     UsedLora,
     UsedRefiner,
@@ -13,6 +14,7 @@ from darkroom.generation.metadata.params import (
 __all__ = [
     "Params",
     "SourceImage",
+    "UsedDepth",
     "UsedInpaint",
     "UsedLora",
     "UsedRefiner",

@@ -46,7 +46,7 @@ def write(params: Params) -> str:
     """The text for ``params``."""
     height, width = params.size
     inpaint = params.inpaint
-    source = params.image or inpaint
+    source = params.image or inpaint or params.depth
     fields: dict[str, Any] = {
         "Steps": params.steps,
         "Sampler": SAMPLERS.get(params.sampler, params.sampler),
@@ -55,7 +55,7 @@ def write(params: Params) -> str:
         "Seed": params.seed,
         "Size": f"{width}x{height}",
         "Model": params.model or None,
-        "Denoising strength": _number(source.strength) if source else None,
+        "Denoising strength": _number(source.strength) if source and source.strength else None,
         "Mask blur": inpaint.feather if inpaint else None,
         "Inpaint area": "Only masked" if inpaint and inpaint.only_masked else None,
         "Masked area padding": inpaint.padding if inpaint and inpaint.only_masked else None,

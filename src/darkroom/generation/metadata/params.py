@@ -46,6 +46,16 @@ class UsedInpaint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedDepth:
+    """What told the depths, by its hash; see generation.control.depth."""
+
+    photo: str = ""  # SHA-256 of the pixels, RGB, 8 bits, at the run's size; "" = none
+    map: str = ""  # of the map that was given; "" = the model's own network told it
+    strength: float | None = None  # None = the run did not start from the photo
+    posterior: str = "sample"  # or "mode"
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedRefiner:
     """The model that did the last steps."""
 
@@ -91,6 +101,7 @@ class Params:
     clip_skip: int = 0  # layers of the text tower left out at its end
     image: SourceImage | None = None
     inpaint: UsedInpaint | None = None
+    depth: UsedDepth | None = None
     tile: bool = False  # decoded in tiles
     loras: tuple[UsedLora, ...] = ()  # in the order in which they were applied
     refiner: UsedRefiner | None = None

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,3 +44,14 @@ class View:
         values = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
         mean, deviation = (torch.tensor(x)[:, None, None] for x in (self.mean, self.deviation))
         return (values - mean) / deviation
+
+
+@torch.no_grad()
+def told(network: Any, picture: Image.Image) -> Tensor:
+    """What a depth network tells of a picture: (H, W) float32 on the CPU, larger is nearer.
+
+    Args:
+        network: called with pixels; its ``config.view`` makes them. H and W are its own.
+    """
+    weight = next(network.parameters())
+    return network(network.config.view.pixels(picture).to(weight))[0].float().cpu()

@@ -1,0 +1,1 @@
+"""Guiding what is drawn: by depth."""
