@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from darkroom.errors import DarkroomError
     from darkroom.generation.control.depth import DepthGuide
-    from darkroom.generation.control.depth import DepthGuide
     from darkroom.generation.generate import develop, generate
     from darkroom.generation.guidance import Guidance
     from darkroom.generation.image import ImageToImage
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "DarkroomError",
-    "DepthGuide",
     "DepthGuide",
     "Guidance",
     "ImageToImage",
@@ -44,7 +42,6 @@ __all__ = [
 
 _HOMES = {
     "DarkroomError": "errors",
-    "DepthGuide": "generation.control.depth",
     "DepthGuide": "generation.control.depth",
     "Guidance": "generation.guidance",
     "ImageToImage": "generation.image",

@@ -22,7 +22,7 @@ class Known:
     """One published model."""
 
     name: str  # its repository today: owner/name
-    family: str  # sd1, sd2, sdxl, sdxl-refiner, pixel, controlnet, autoencoder, text, video
+    family: str  # sd1, sd2, sdxl, sdxl-refiner, pixel, controlnet, autoencoder, depth, text, video
     licence: str
     short: tuple[str, ...] = ()  # short names of ours
     aliases: tuple[str, ...] = ()  # other repositories of the same weights, living or gone
@@ -217,6 +217,20 @@ CATALOG: tuple[Known, ...] = (
         short=("sdxl-vae-fp16-fix",),
         family="autoencoder",
         licence="MIT",
+    ),
+    Known(
+        name="Intel/dpt-hybrid-midas",
+        short=("dpt-hybrid", "midas"),
+        files=("dpt_hybrid-midas-501f0c75", "dpt_hybrid_384"),
+        family="depth",
+        licence="Apache-2.0",
+    ),
+    Known(
+        name="Intel/dpt-large",
+        short=("dpt-large",),
+        files=("dpt_large-midas-2f21e586", "dpt_large_384"),
+        family="depth",
+        licence="Apache-2.0",
     ),
     Known(name="madebyollin/taesd", short=("taesd",), family="autoencoder", licence="MIT"),
     Known(name="madebyollin/taesdxl", short=("taesdxl",), family="autoencoder", licence="MIT"),
