@@ -48,6 +48,7 @@ class Packed(nn.Module):
         self.packed = packed  # an opaque tensor: neither a parameter nor a buffer
         self.bias = layer.bias
         self._forward_hooks = layer._forward_hooks  # shared: adapters come and go on either
+        self._forward_pre_hooks = layer._forward_pre_hooks
         layer.weight.data = packed.new_empty(0, layout=torch.strided)  # frees it
 
     @property

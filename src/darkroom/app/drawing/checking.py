@@ -37,7 +37,8 @@ def check_loras(request: Request) -> None:
         ModelMismatchError: it does not go with the model.
     """
     from darkroom.app.session import base_of
-    from darkroom.weights.adapters.lora import check_base, check_kind, find_lora
+    from darkroom.weights.adapters.finding import check_base
+    from darkroom.weights.adapters.lora import check_kind, find_lora
 
     said = {lora.name for lora in request.loras}
     drawn = {lora.name for lora in request.redrawn.loras} if request.redrawn else set()

@@ -1,20 +1,16 @@
 """LoRA files: found by name, read, and fitted to a model."""
 
-import functools
-import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import CheckpointError, LayoutError, ModelMismatchError, ModelNotFoundError
-from darkroom.names import did_you_mean
-from darkroom.weights import registry
-from darkroom.weights.registry import MODEL_SUFFIXES
+from darkroom.errors import CheckpointError, LayoutError, ModelMismatchError
+from darkroom.weights.adapters.finding import called, check_base, find, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
     from darkroom.weights.layouts.lora import Change
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "sdxl-refiner": "SDXL refiner"}
-IN_FOLDERS = ("pytorch_lora_weights", "adapter_model")  # what trainers call the file
+PEFT_PREFIXES = {"unet": "unet.", "text": "text_encoder.", "text2": "text_encoder_2."}
 Layers = dict[str, dict[str, "LayerChange"]]  # by part, by path
 
 
@@ -49,26 +45,7 @@ def find_lora(name: str | os.PathLike[str]) -> Path:
     Raises:
         ModelNotFoundError: with the nearest name, and what to do.
     """
-    text = os.fspath(name)
-    if text.startswith("hf:"):
-        from darkroom.weights.locate import locate
-
-        return _file(locate(text).path)
-    if path := registry.resolve(text):
-        return _file(path)
-    path = Path(text).expanduser()
-    if text and path.exists():
-        return _file(path)
-    known = dict(_in_folders())
-    for wanted in (text, Path(text).name if path.suffix in MODEL_SUFFIXES else text):
-        for found, place in known.items():
-            if wanted in (found, place.name, f"{found}{place.suffix}"):
-                return place
-    stems = [*registry.registered(), *known]
-    raise ModelNotFoundError(
-        f"no LoRA is called {text!r}{did_you_mean(text, stems)}; give the path of its file, or put "
-        f"it into {registry.home() / 'models'}"
-    )
+    return find(name, "LoRA")
 
 
 def check_kind(path: Path) -> str:
@@ -90,19 +67,6 @@ def check_kind(path: Path) -> str:
     return report.base
 
 
-def check_base(where: object, base: str, model: str) -> None:
-    """Refuse a LoRA of one base for a model of another; either may be "", unknown.
-
-    Raises:
-        ModelMismatchError: naming both.
-    """
-    if base and model and base != model:
-        raise ModelMismatchError(
-            f"{where}: this is a LoRA for {base}; the model is {model}: use a LoRA for {model}, or "
-            f"a model of {base}"
-        )
-
-
 def open_lora(name: str | os.PathLike[str]) -> LoraFile:
     """Find and open a LoRA; its tensors are read when they are asked for.
 
@@ -118,10 +82,10 @@ def open_lora(name: str | os.PathLike[str]) -> LoraFile:
     tensors = read_tensors(path)
     config = _peft_config(path, read_header(path).metadata)
     return LoraFile(
-        name=_called(name, path),
+        name=called(name, path),
         tensors=tensors,
         path=path,
-        sha256=_sha256(path, path.stat().st_mtime_ns, path.stat().st_size),
+        sha256=sha256_of(path),
         base=base,
         config=config,
     )
@@ -232,7 +196,7 @@ def _scale(change: "Change", rank: int, config: Mapping[str, Any]) -> float:
     """Alpha / rank; peft may say alpha in its configuration rather than beside the weights."""
     if change.alpha is not None:
         return change.alpha / rank
-    prefix = {"unet": "unet.", "text": "text_encoder.", "text2": "text_encoder_2."}[change.part]
+    prefix = PEFT_PREFIXES[change.part]
     said = {key.removeprefix(prefix): value for key, value in config.items()}
     alpha = said.get("lora_alpha")
     for pattern, value in (said.get("alpha_pattern") or {}).items():
@@ -254,41 +218,3 @@ def _peft_config(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     except ValueError:
         raise CheckpointError(f"{path}: peft's configuration of it is no JSON") from None
     return config if isinstance(config, dict) else {}
-
-
-def _file(path: Path) -> Path:
-    """The file itself, where a folder was meant."""
-    if not path.is_dir():
-        return path
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in MODEL_SUFFIXES)
-    named = [p for p in found if p.stem in IN_FOLDERS]
-    if named or len(found) == 1:
-        return (named or found)[0]
-    raise ModelNotFoundError(
-        f"{path}: expected a LoRA, this folder holds {len(found)} model files; name one of them"
-    )
-
-
-def _in_folders() -> Iterator[tuple[str, Path]]:
-    """The model files in the model folders and below, by stem; the first of a name wins."""
-    seen = set()
-    for folder in registry.model_folders():
-        for path in sorted(folder.rglob("*")):
-            name = path.stem
-            if path.suffix.lower() in MODEL_SUFFIXES and name not in seen and path.is_file():
-                seen.add(name)
-                yield name, path
-
-
-def _called(name: str | os.PathLike[str], path: Path) -> str:
-    """What metadata say: a name, never a path of this machine."""
-    text = os.fspath(name)
-    if text.startswith("hf:") or text in registry.registered():
-        return text
-    return path.parent.name if path.stem in IN_FOLDERS else path.stem
-
-
-@functools.lru_cache(64)
-def _sha256(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from darkroom.adapters.lora import norms, targets
@@ -156,7 +157,7 @@ def write(
         LayoutError: the spelling has no name for a layer or for this kind of change.
     """
     state: dict[str, Tensor] = {}
-    theirs = {part: _their_names(model, convolutional) for part, model in parts.items()}
+    theirs = {part: their_names(model, convolutional) for part, model in parts.items()}
     for change in changes:
         entry = theirs[change.part].get(change.path)
         if entry is None:
@@ -180,7 +181,7 @@ def write(
                 )
             state[f"{stem}.{name}"] = tensor
         if change.alpha is not None and spelling == "kohya":
-            state[f"{stem}.alpha"] = tensor.new_tensor(change.alpha)
+            state[f"{stem}.alpha"] = torch.tensor(change.alpha)
     return state
 
 
@@ -196,7 +197,7 @@ def _lengths(
     return role, tensor
 
 
-def _their_names(model: nn.Module, convolutional: bool) -> dict[str, Entry]:
+def their_names(model: nn.Module, convolutional: bool) -> dict[str, Entry]:
     """The first name of each of our layers, with diffusers' shapes."""
     if isinstance(model, UNet):
         layout = unet.diffusers_sd1 if convolutional else unet.diffusers
