@@ -208,7 +208,7 @@ def oracle_networks():
     yield "video U-Net", "diffusers", "SD 2.x", video
     yield "autoencoder", "diffusers", "", diffusers.AutoencoderKL
     yield "tiny autoencoder", "diffusers", "", diffusers.AutoencoderTiny
-    yield "T2I-adapter", "diffusers", "", diffusers.T2IAdapter
+    yield "T2I-adapter", "diffusers", "SD 1.x", diffusers.T2IAdapter
     yield "motion module", "AnimateDiff", "", diffusers.MotionAdapter
     yield "CLIP", "Hugging Face", "", clip(transformers.CLIPModel, transformers.CLIPConfig)
     text = clip(transformers.CLIPTextModel, transformers.CLIPTextConfig)
@@ -239,9 +239,16 @@ WRITTEN = [  # kind, layout, base, names with the shapes that matter
       "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)}),
     ("Control-LoRA", "SGM", "SDXL",
      {"lora_controlnet": (), "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": (64, 2048),
-      "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (640, 2048)}),
-    ("T2I-adapter", "original", "",
+      "input_blocks.4.1.transformer_blocks.0.attn2.to_k.up": (640, 64)}),
+    ("ControlNet difference", "LDM", "SD 1.x",
+     {"difference": (), "control_model.zero_convs.0.0.weight": (320, 320, 1, 1),
+      "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)}),
+    ("T2I-adapter", "original", "SD 1.x",
      {"body.0.block1.weight": (320, 320, 3, 3), "conv_in.weight": (320, 192, 3, 3)}),
+    ("T2I-adapter", "original", "SDXL",
+     {"body.0.block1.weight": (320, 320, 3, 3), "conv_in.weight": (320, 768, 3, 3)}),
+    ("T2I-adapter", "original", "SD 1.x",
+     {"body.0.body.0.block1.weight": (80, 80, 3, 3), "body.0.in_conv.weight": (80, 192, 1, 1)}),
     ("IP-Adapter", "original", "",
      {"image_proj.proj.weight": (3072, 1024), "ip_adapter.1.to_k_ip.weight": (320, 768)}),
     ("textual inversion", "A1111", "SD 2.x", {"emb_params": (4, 1024)}),

@@ -240,7 +240,6 @@ def test_unknown_and_missing_keys(saved, tmp_path):
             "a LoRA for SDXL",
         ),
         ({"string_to_param.*": (3, 768)}, "a textual inversion"),
-        ({"control_model.time_embed.0.weight": (1280, 320)}, "a ControlNet"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "a U-Net"),
         ({"a": (1,)}, "a file of no known kind"),
     ],

@@ -18,6 +18,8 @@ from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
+from darkroom.models.control.controlnet import ControlNet, ControlNetConfig
+from darkroom.models.control.t2i_adapter import T2IAdapter, T2IAdapterConfig
 from darkroom.models.distilbert import DistilBert, DistilBertConfig
 from darkroom.models.dpt.network import DPT, DPTConfig
 from darkroom.models.dpt.view import View
@@ -50,6 +52,7 @@ from darkroom.weights.layouts import (
     unet,
 )
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
+from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -62,19 +65,27 @@ CONFIGS: Mapping[type[nn.Module], type] = {
     Autoencoder: AutoencoderConfig,
     ClipTextModel: TextConfig,
     ContrastiveModel: ContrastiveConfig,
+    ControlNet: ControlNetConfig,
     DistilBert: DistilBertConfig,
     DPT: DPTConfig,
     DualEncoder: DualEncoderConfig,
     ResNet: ResNetConfig,
     SegmentationUNet: SegmentationUNetConfig,
     SegmentationUNetResNet: SegmentationUNetResNetConfig,
+    T2IAdapter: T2IAdapterConfig,
     TinyAutoencoder: TinyAutoencoderConfig,
     UNet: UNetConfig,
     UnconditionalUNet: UnconditionalUNetConfig,
 }
 PARTS = frozenset(
     {
-        "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
+        "unet",
+        "vae",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "scheduler",
         "depth_estimator",
     }
 )
@@ -93,22 +104,27 @@ Json = Mapping[str, Any]
 M = TypeVar("M", bound=nn.Module)
 
 
+def _as_read(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return tensors
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """What a model is to become, whatever it is read from."""
 
-    dtype: torch.dtype
+    dtype: torch.dtype | None  # None = as stored
     device: torch.device
     prediction: str | None = None  # the user's word: over the file and the catalogue
     variant: str | None = None  # of the weights' files; None = the one that fits the dtype
     ema: bool = True  # of single files that hold both: the averaged weights
     known: Known | None = None  # the catalogue's row
     source: str = ""
+    wrap: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = _as_read  # around each file
 
     @property
     def preferred(self) -> str:
         """The variant to take where several are there."""
-        half = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+        half = {torch.float16: "fp16", torch.bfloat16: "bf16", None: ""}
         return half.get(self.dtype, "") if self.variant is None else self.variant
 
 
@@ -132,6 +148,8 @@ SINGLE: Mapping[str, Single] = {
     "AutoencoderTiny": Single(
         TinyAutoencoder, tiny_autoencoder.tiny_autoencoder_config, tiny_autoencoder.DIFFUSERS
     ),
+    "ControlNetModel": Single(ControlNet, controlnet.controlnet_config, controlnet.DIFFUSERS),
+    "T2IAdapter": Single(T2IAdapter, t2i_adapter.t2i_adapter_config, t2i_adapter.DIFFUSERS),
     "CLIPTextModel": Single(ClipTextModel, configs.text_config, clip_text.HUGGINGFACE),
     "CLIPTextModelWithProjection": Single(
         ClipTextModel, configs.text_config, clip_text.HUGGINGFACE
@@ -225,8 +243,8 @@ class Reading:
         if self.target.variant and f".{self.target.variant}" not in chosen[0]:
             self.notes.append(f"{folder.name}: no variant {self.target.variant}, took {chosen[0]}")
         if len(chosen) == 1 and "-of-" not in chosen[0]:
-            return read_tensors(folder / chosen[0])
-        return read_sharded(index_of(folder, chosen))
+            return self.target.wrap(read_tensors(folder / chosen[0]))
+        return self.target.wrap(read_sharded(index_of(folder, chosen)))
 
     def tokenizer(self, part: str) -> Tokenizer:
         """The folder's own vocabulary, or CLIP's where it has none."""

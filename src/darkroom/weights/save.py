@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder
 from darkroom.models.clip_text import ClipTextModel
 from darkroom.models.contrastive import ContrastiveModel
+from darkroom.models.control.controlnet import ControlNet
+from darkroom.models.control.t2i_adapter import T2IAdapter
 from darkroom.models.distilbert import DistilBert
 from darkroom.models.dpt.network import DPT
 from darkroom.models.dual_encoder import DualEncoder
@@ -50,7 +52,8 @@ from darkroom.weights.layouts import (
     unet,
 )
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
-from darkroom.weights.single_file import OWN
+from darkroom.weights.layouts.control import controlnet, t2i_adapter
+from darkroom.weights.single_file import ALONE, OWN
 
 # by the channels that the U-Net takes beside the latents
 TASKS = {5: "Inpaint", 1: "Depth2Img", 4: "InstructPix2Pix"}
@@ -76,32 +79,57 @@ def save(model: LatentDiffusion | PixelDiffusion | nn.Module, path: str | os.Pat
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        if not isinstance(model, LatentDiffusion):
-            raise ValueError(f"a single file holds a whole model, not a {type(model).__name__}")
-        _save_file(model, path)
+        for file in files_of(model, path):
+            write_tensors(file.path, file.tensors, file.metadata)
         return path
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(f"{path}: pickles are not written; give a name ending .safetensors")
-    if isinstance(model, LatentDiffusion):
-        with _fresh_folder(path) as folder:
-            _write_pipeline(model, folder)
-    elif isinstance(model, PixelDiffusion):
-        height, width = model.settings.get("size", (None, None))
-        sample = height if height == width else [height, width]
-        with _fresh_folder(path) as folder:
-            _write_network(model.unet, folder, {"sample_size": sample})
-            write_json(folder / "scheduler_config.json", model.sampling.to_diffusers())
-    elif isinstance(model, nn.Module):
-        with _fresh_folder(path) as folder:
-            _write_network(model, folder)
-            if isinstance(model, DPT):
-                _write_view(model, folder)
-    else:
+    if not isinstance(model, LatentDiffusion | PixelDiffusion | nn.Module):
         raise ValueError(f"save takes a LatentDiffusion or a network, got {type(model).__name__}")
+    with _fresh_folder(path) as folder:
+        for file in files_of(model, folder):
+            write_tensors(file.path, file.tensors, file.metadata)
     return path
 
 
-def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file that is to be written."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+def files_of(
+    model: LatentDiffusion | PixelDiffusion | nn.Module, path: Path, *, plain: bool = False
+) -> Iterator[TensorFile]:
+    """The files of weights that ``save`` writes; everything else is written by and by.
+
+    Args:
+        path: a ``.safetensors`` file, or a folder that is there and empty.
+        plain: of a folder: in Darkroom's own names and format.
+
+    Raises:
+        CheckpointError: the model does not fit the format.
+        ValueError: it is nothing that can be saved so.
+    """
+    if path.suffix == ".safetensors":
+        yield _file_of(model, path)
+    elif isinstance(model, LatentDiffusion):
+        yield from _write_pipeline(model, path, plain)
+    elif isinstance(model, PixelDiffusion):
+        height, width = model.settings.get("size", (None, None))
+        sample = height if height == width else [height, width]
+        yield from _write_network(model.unet, path, {"sample_size": sample}, plain)
+        write_json(path / "scheduler_config.json", model.sampling.to_diffusers())
+    else:
+        yield from _write_network(model, path, None, plain)
+        if isinstance(model, DPT):
+            _write_view(model, path)
+
+
+def _write_pipeline(model: LatentDiffusion, folder: Path, plain: bool) -> Iterator[TensorFile]:
     towers = _towers(model)
     size = model.settings.get("size")
     sample = size[0] // model.autoencoder.factor if size else None
@@ -122,19 +150,21 @@ def _write_pipeline(model: LatentDiffusion, folder: Path) -> None:
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}
     extra = {"sample_size": sample} if sample else {}
     extra["addition_time_embed_dim"] = encoder.size_channels
-    index["unet"] = _write_network(model.unet, folder / "unet", extra)
-    index["vae"] = _write_network(
-        model.autoencoder, folder / "vae", {"sample_size": size[0]} if size else {}
+    index["unet"] = yield from _write_network(model.unet, folder / "unet", extra, plain)
+    index["vae"] = yield from _write_network(
+        model.autoencoder, folder / "vae", {"sample_size": size[0]} if size else {}, plain
     )
     for number, tower in enumerate(towers, start=encoder.scored):
         ending = f"_{number + 1}" if number else ""
-        index[f"text_encoder{ending}"] = _write_network(
-            tower.model, folder / f"text_encoder{ending}"
+        index[f"text_encoder{ending}"] = yield from _write_network(
+            tower.model, folder / f"text_encoder{ending}", None, plain
         )
         index[f"tokenizer{ending}"] = ["transformers", "CLIPTokenizer"]
         tower.tokenizer.save(folder / f"tokenizer{ending}")
     if isinstance(model.depth, DPT):
-        index["depth_estimator"] = _write_network(model.depth, folder / "depth_estimator")
+        index["depth_estimator"] = yield from _write_network(
+            model.depth, folder / "depth_estimator", None, plain
+        )
         index["feature_extractor"] = ["transformers", "DPTImageProcessor"]
         _write_view(model.depth, folder / "feature_extractor")
     write_json(folder / "scheduler" / "scheduler_config.json", model.sampling.to_diffusers())
@@ -174,9 +204,9 @@ def _towers(model: LatentDiffusion) -> list[Tower]:
 
 
 def _write_network(
-    network: nn.Module | Any, folder: Path, extra: Mapping[str, Any] | None = None
-) -> list[str]:
-    """Write config.json and weights; returns library and class, for model_index.json.
+    network: nn.Module | Any, folder: Path, extra: Mapping[str, Any] | None, plain: bool
+) -> Generator[TensorFile, None, list[str]]:
+    """Write config.json, yield the weights; returns library and class, for model_index.json.
 
     Args:
         extra: keys over those of the config, where diffusers knows the class.
@@ -188,6 +218,8 @@ def _write_network(
     writer, config = WRITERS[kind], network.config
     state = network.state_dict()
     try:
+        if plain:
+            raise ConfigError("asked for in our own form")
         described = writer.describe(config)
         reverted = writer.layout(config).revert(state, config)
         known = {key: value for key, value in (extra or {}).items() if key in described}
@@ -198,7 +230,7 @@ def _write_network(
         description = {"_class_name": entry[1], **to_dict(config)}
         reverted = state
     write_json(folder / "config.json", dict(sorted(description.items())))
-    write_tensors(folder / writer.file, reverted, {"format": "pt"})
+    yield TensorFile(folder / writer.file, reverted, {"format": "pt"})
     return entry
 
 
@@ -238,6 +270,10 @@ WRITERS: Mapping[type, Writer] = {
         unconditional_unet.unconditional_unet_json,
         lambda _: unconditional_unet.DIFFUSERS,
     ),
+    ControlNet: Writer("diffusers", WEIGHTS, controlnet.controlnet_json, controlnet.layout_of),
+    T2IAdapter: Writer(
+        "diffusers", WEIGHTS, t2i_adapter.t2i_adapter_json, lambda _: t2i_adapter.DIFFUSERS
+    ),
     ResNet: Writer("timm", "model.safetensors", resnet.resnet_json, lambda _: resnet.TORCHVISION),
     DPT: Writer(
         "transformers", "model.safetensors", dpt_configs.dpt_json, lambda _: dpt.TRANSFORMERS
@@ -269,7 +305,14 @@ WRITERS: Mapping[type, Writer] = {
 }
 
 
-def _save_file(model: LatentDiffusion, path: Path) -> None:
+def _file_of(model: object, path: Path) -> TensorFile:
+    if type(model) in ALONE:
+        return _network_file(model, path)
+    if not isinstance(model, LatentDiffusion):
+        known = ", ".join(kind.__name__ for kind in ALONE)
+        raise ValueError(
+            f"a single file holds a whole model, or one of {known}; not a {type(model).__name__}"
+        )
     towers = _towers(model)
     kinds = [tower.model.config for tower in towers]
     network, vae = model.unet, model.autoencoder
@@ -303,7 +346,20 @@ def _save_file(model: LatentDiffusion, path: Path) -> None:
         "modelspec.prediction_type": "v" if velocity else "epsilon",
         OWN: json.dumps(own),
     }
-    write_tensors(path, state, metadata)
+    if "merged" in model.settings:
+        metadata["sd_merge_recipe"] = json.dumps(model.settings["merged"])
+    return TensorFile(path, state, metadata)
+
+
+def _network_file(network: Any, path: Path) -> TensorFile:
+    row, config = ALONE[type(network)], network.config
+    try:
+        state = row.layout(config).revert(network.state_dict(), config)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from None
+    own = {"class": type(network).__name__, "config": to_dict(config)}
+    state = {f"{row.prefix}{name}": tensor for name, tensor in state.items()}
+    return TensorFile(path, state, {"format": "pt", OWN: json.dumps(own)})
 
 
 ARCHITECTURES = {
@@ -347,6 +403,23 @@ def write_tensors(
     Args:
         whole: called with each tensor in the order of ``writing_order``, before it is written.
     """
+    with atomic_write(path) as file:
+        for _ in writing(file, path, tensors, metadata, whole):
+            pass
+
+
+def writing(
+    file: BinaryIO,
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    whole: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> Iterator[int]:
+    """Write a safetensors file into an open one; yields the bytes of each tensor written.
+
+    Args:
+        path: for messages.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     ordered, start = writing_order(tensors), 0
     for name in ordered:
@@ -362,11 +435,11 @@ def write_tensors(
         start = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_write(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in ordered:
-            plain = whole(tensors[name]).detach().cpu().contiguous().reshape(-1)
-            file.write(plain.view(torch.uint8).numpy().data)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in ordered:
+        tensor = whole(tensors[name]).detach().cpu().contiguous().reshape(-1)
+        file.write(tensor.view(torch.uint8).numpy().data)
+        yield tensor.numel() * tensor.element_size()
 
 
 def writing_order(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -375,6 +448,8 @@ def writing_order(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 DTYPES = {
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",

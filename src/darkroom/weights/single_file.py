@@ -1,7 +1,7 @@
 """Single files of the LDM and SGM families: Stable Diffusion 1.x, 2.x, XL with all their parts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,24 @@ from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import SDXL_AUTOENCODER, Autoencoder
 from darkroom.models.clip_text import ClipTextModel
+from darkroom.models.control.change import ControlNetChange
+from darkroom.models.control.controlnet import ControlNet
+from darkroom.models.control.t2i_adapter import T2IAdapter
 from darkroom.models.dpt.network import DPT
 from darkroom.models.unet import UNet, UNetConfig
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import families
 from darkroom.weights.assemble import assemble, release
 from darkroom.weights.catalog import Known, by_file
+from darkroom.weights.configs import is_convolutional
 from darkroom.weights.files import Header, read_header, read_tensors
 from darkroom.weights.folder import CONFIGS, Target
 from darkroom.weights.inspect import report_of
-from darkroom.weights.layout import identify
+from darkroom.weights.layout import Layout, identify
 from darkroom.weights.layouts import alone, autoencoder
 from darkroom.weights.layouts import single_file as layouts
+from darkroom.weights.layouts.annotators import dpt
+from darkroom.weights.layouts.control import controlnet, t2i_adapter
 
 OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
 UNET = "model.diffusion_model."
@@ -49,17 +55,19 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         CheckpointError: the file is something else, has no family we know, or does not say what
             its network predicts.
     """
-    tensors = read_tensors(path)
+    tensors = target.wrap(read_tensors(path))
     header = read_header(path)
     names = list(tensors)
     try:
+        if any(name.startswith(controlnet.PREFIX) for name in names):
+            return _not_a_checkpoint(path, header, target)  # whatever lies beside it
         family = layouts.family_of(dict.fromkeys(names))
     except LayoutError:
         return _not_a_checkpoint(path, header, target)
     own = _own(header.metadata, path)
     family = _with_own_sizes(family, own, path)
     notes: list[str] = []
-    state = dict(_averaged(tensors, target.ema, notes))
+    state = dict(averaged(tensors, target.ema, notes))
     try:
         parts = layouts.read(state, family)
     except LayoutError as error:
@@ -185,8 +193,6 @@ class Said:
 
 WHAT_TO_DO = {
     "LoRA": "load the checkpoint it was made for, and put <lora:NAME:1> into the prompt (--lora)",
-    "Control-LoRA": "load the checkpoint it was made for first",
-    "ControlNet": "load the checkpoint it was made for, and give this to Control",
     "textual inversion": "load a checkpoint, and write the embedding's name into the prompt",
     "hypernetwork": "load the checkpoint it was made for first",
     "U-Net": "it lacks the autoencoder and the text tower; use a full checkpoint",
@@ -200,8 +206,11 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
         CheckpointError: naming the kind, the base, and what to do with such a file.
     """
     report = report_of(header)
+    own = _own(header.metadata, path)
+    if "class" in own:
+        return _own_network(path, own, target)
     if report.kind == "autoencoder":
-        tensors = read_tensors(path)
+        tensors = target.wrap(read_tensors(path))
         state = {name.removeprefix("first_stage_model."): tensors[name] for name in tensors}
         layout, preset = identify(state, autoencoder.LAYOUTS)
         config = layout.presets[preset]
@@ -211,8 +220,11 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
         return assemble(
             Autoencoder, config, converted, target.dtype, target.device, release(tensors)
         )
-    if report.kind in alone.ALONE:
-        tensors, row = read_tensors(path), alone.ALONE[report.kind]
+    if report.kind in CHANGES:
+        return _change(path, target)
+    row = alone.row_of(report.kind, report.layout)
+    if row is not None:
+        tensors = target.wrap(read_tensors(path))
         try:
             config, converted = alone.read(tensors, row)
             return assemble(
@@ -231,9 +243,71 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
     raise CheckpointError(f"{path}: a {kind}{base}, not a checkpoint; {advice}")
 
 
-def _averaged(
-    tensors: Mapping[str, Tensor], wanted: bool, notes: list[str]
-) -> Mapping[str, Tensor]:
+@dataclass(frozen=True)
+class Alone:
+    """How one network is written into a file of its own."""
+
+    layout: Callable[[Any], Layout[Any]]
+    prefix: str = ""
+
+
+ALONE: Mapping[type[nn.Module], Alone] = {
+    Autoencoder: Alone(lambda _: autoencoder.LDM),
+    ControlNet: Alone(
+        lambda config: controlnet.LDM_SD1 if is_convolutional(config.unet) else controlnet.LDM,
+        controlnet.PREFIX,
+    ),
+    DPT: Alone(lambda _: dpt.MIDAS),
+    T2IAdapter: Alone(lambda _: t2i_adapter.ORIGINAL),
+}
+
+
+def _own_network(path: Path, own: Mapping[str, Any], target: Target) -> nn.Module:
+    """A network that Darkroom wrote, which says its sizes.
+
+    Raises:
+        CheckpointError: they are none, or of a network that comes in no file.
+    """
+    known = {model.__name__: model for model in ALONE}
+    model = known.get(str(own["class"]))
+    if model is None:
+        raise CheckpointError(
+            f"{path}: holds a {own['class']!r:.40}; expected one of {', '.join(known)}"
+        )
+    row, tensors = ALONE[model], target.wrap(read_tensors(path))
+    try:
+        config = from_dict(CONFIGS[model], own.get("config", {}), f"{path}: config")
+        state = {name.removeprefix(row.prefix): tensors[name] for name in tensors}
+        converted = row.layout(config).convert(state, config)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from None
+    return assemble(model, config, converted, target.dtype, target.device, release(tensors))
+
+
+CHANGES = ("Control-LoRA", "ControlNet difference")
+
+
+def _change(path: Path, target: Target) -> ControlNetChange:
+    """A control network that waits for its base.
+
+    Raises:
+        LayoutError: the file has other tensors than such a network.
+    """
+    tensors = read_tensors(path)
+    try:
+        config, converted = controlnet.change(tensors)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from None
+    except (KeyError, IndexError, ValueError) as error:
+        raise LayoutError(f"{path}: no control network: {error}") from None
+    added = controlnet.is_difference(tensors)
+    net = ControlNetChange(config, converted, added)
+    return net.to(target.device, target.dtype).eval()
+
+
+def averaged(tensors: Mapping[str, Tensor], wanted: bool, notes: list[str]) -> Mapping[str, Tensor]:
     """The tensors, the U-Net's replaced by their moving averages where they are there and wanted.
 
     LDM keeps the average of ``diffusion_model.a.b`` as ``model_ema.diffusion_modelab``.

@@ -19,7 +19,6 @@ from darkroom.models.unet import (
 )
 from darkroom.nn.embedding import Embedder, sinusoid
 
-
 COPIED = ("time", "vector", "input", "down", "middle", "middle_out")  # from the U-Net
 
 

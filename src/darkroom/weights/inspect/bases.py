@@ -26,6 +26,7 @@ BY_LORA_VERSION = (
     ("sd_v1", "SD 1.x"),
     ("stable-diffusion-v1", "SD 1.x"),
 )
+BY_HINT_CELL = {64: "SD 1.x", 192: "SD 1.x", 256: "SDXL", 768: "SDXL"}  # 8 or 16 pixels wide
 SAM_SIZES = {768: "ViT-B", 1024: "ViT-L", 1280: "ViT-H"}
 _CROSS = re.compile(r"attn2[._](?:processor\.)?to_[kv]")
 _OVER_TIME = ("temp_attentions", "transformer_in", "motion_modules")  # they attend to frames
@@ -50,7 +51,7 @@ def _input_width(name: str, info: TensorInfo, tensors: Tensors) -> int | None:
         return info.shape[1] * other.shape[1] if other and len(other.shape) > 1 else None
     if name.endswith(("down.weight", "lora_A.weight", "lora_A.default.weight", ".hada_w1_b")):
         return info.shape[1]
-    if name.endswith((".diff", "to_k.weight", "to_v.weight")):
+    if name.endswith((".diff", "to_k.weight", "to_v.weight", "to_k.down", "to_v.down")):
         return info.shape[1]
     return None
 
@@ -75,10 +76,21 @@ def base_of(rule: Rule, tensors: Tensors, names: Names, metadata: Mapping[str, s
             return "SDXL"
         widths = {info.shape[-1] for info in tensors.values() if info.shape}
         return BY_TEXT_WIDTH.get(widths.pop(), "") if len(widths) == 1 else ""
+    if rule.kind == "T2I-adapter":
+        return BY_HINT_CELL.get(_hint_cell(tensors), "")
     if rule.kind == "hypernetwork":
         sizes = {int(name.split(".")[0]) for name in names.all if name[0].isdigit()}
         return "SD 1.x" if 768 in sizes else "SD 2.x" if 1024 in sizes else ""
     return ""
+
+
+def _hint_cell(tensors: Tensors) -> int:
+    """Numbers that a T2I-adapter takes of one cell of the hint."""
+    for ending in ("conv_in.weight", "body.0.in_conv.weight"):
+        for name in (ending, f"adapter.{ending}"):
+            if name in tensors:
+                return tensors[name].shape[1]
+    return 0
 
 
 def _text_tower_width(tensors: Tensors) -> int:

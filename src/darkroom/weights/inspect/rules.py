@@ -91,10 +91,18 @@ RULES: tuple[Rule, ...] = (
     Rule("textual inversion", "SDXL", ("^clip_g$",), known=("clip_l", "clip_g")),
     Rule("motion module", "AnimateDiff", (".motion_modules.",), ("conv_in.weight$",)),
     Rule("T2I-adapter", "original", ("^body.0.block1.weight$", "^conv_in.weight$")),
-    Rule("T2I-adapter", "diffusers", ("^adapter.body.", "^adapter.conv_in.weight$")),
+    Rule("T2I-adapter", "original", ("^body.0.body.0.block1.weight$", "^body.0.in_conv.weight$")),
+    Rule("T2I-adapter", "diffusers", ("^adapter.body.", ".resnets.0.block1.weight$")),
     # networks that control others
     Rule("checkpoint with ControlNet", "LDM", ("^control_model.", "^model.diffusion_model.")),
-    Rule("ControlNet", "LDM", ("^control_model.",), known=("control_model.", "difference")),
+    Rule(
+        "ControlNet difference",
+        "LDM",
+        ("^difference$", "^control_model."),
+        known=("control_model.", "difference"),
+    ),
+    Rule("ControlNet difference", "LDM", ("^difference$", "^input_hint_block.")),
+    Rule("ControlNet", "LDM", ("^control_model.",), known=("control_model.",)),
     Rule("ControlNet", "LDM", ("^input_hint_block.", "^zero_convs.")),
     Rule("ControlNet", "diffusers", ("^controlnet_cond_embedding.", "^controlnet_down_blocks.")),
     # whole checkpoints

@@ -11,6 +11,7 @@ from darkroom.errors import LayoutError
 from darkroom.weights.layout import Layout, StateDict, convert
 from darkroom.weights.layouts import distilbert, dual_encoder, resnet, segmentation
 from darkroom.weights.layouts.annotators import dpt
+from darkroom.weights.layouts.control import controlnet, t2i_adapter
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
 PARALLEL = "module."  # before every name, where DataParallel wrote the file
@@ -24,6 +25,7 @@ class Alone:
         [Mapping[str, Tensor]], Any
     ]  # KeyError: one is missing; ValueError: of no such shape
     layout: Layout[Any]
+    part: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None  # None = all of it
 
 
 ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
@@ -33,9 +35,19 @@ ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
     "segmentation U-Net with ResNet": Alone(
         segmentation.unet_resnet_sizes, segmentation.UNET_RESNET
     ),
+    "ControlNet": Alone(controlnet.ldm_sizes, controlnet.LDM, controlnet.bare),
+    "checkpoint with ControlNet": Alone(controlnet.ldm_sizes, controlnet.LDM, controlnet.bare),
+    "ControlNet (diffusers)": Alone(controlnet.diffusers_sizes, controlnet.DIFFUSERS),
+    "T2I-adapter": Alone(t2i_adapter.original_sizes, t2i_adapter.ORIGINAL),
+    "T2I-adapter (diffusers)": Alone(t2i_adapter.diffusers_sizes, t2i_adapter.DIFFUSERS),
     "depth estimator": Alone(dpt.dpt_sizes, dpt.EITHER),
     "CLIP from scratch": Alone(dual_encoder.dual_encoder_sizes, dual_encoder.BOOK),
 }
+
+
+def row_of(kind: str, naming: str) -> Alone | None:
+    """How to read a file of which ``inspect`` says this kind and layout; None: not at all."""
+    return ALONE.get(f"{kind} ({naming})") or ALONE.get(kind)
 
 
 def read(state: Mapping[str, Tensor], row: Alone) -> tuple[Any, StateDict]:
@@ -46,6 +58,8 @@ def read(state: Mapping[str, Tensor], row: Alone) -> tuple[Any, StateDict]:
     """
     if all(name.startswith(PARALLEL) for name in state):
         state = {name.removeprefix(PARALLEL): state[name] for name in state}
+    if row.part is not None:
+        state = row.part(state)
     try:
         config = row.sizes(state)
     except KeyError as error:
