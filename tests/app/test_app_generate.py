@@ -123,6 +123,7 @@ def test_from_gives_way_to_flags(darkroom, model_folder):
         *("generate", "a dog", "--from", "first.png", "--model", model_folder),
         *("--seed", "9", "--count", "2", "--steps", "2", "--json"),
     )
+    assert ended.code == 0, ended.error
     found = [p["params"] for p in ended.answer["pictures"]]
     assert [p["seeds"][p["index"]] for p in found] == [9, 10]
     assert {(p["prompt"], p["sampler"], p["steps"]) for p in found} == {("a dog", "ddim", 2)}
@@ -357,3 +358,39 @@ def test_a_signal_while_loading(model_folder):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err.decode()
     assert b"Traceback" not in err
+
+
+def test_textual_inversions_and_hypernetworks(darkroom, model_folder, home, tmp_path):
+    import torch
+
+    from darkroom.adapters.hypernetwork import Hypernetwork
+    from darkroom.weights.adapters.saving import save_embedding, save_hypernetwork
+
+    (home / "models").mkdir(parents=True)
+    torch.manual_seed(0)
+    save_embedding(home / "models/foxy.pt", torch.randn(1, 24))
+    thing = save_embedding(tmp_path / "thing.safetensors", torch.randn(2, 24))
+    pair = [{f"linear.{n}.{leaf}": torch.randn((48, 24) if leaf == "weight" and n == 0 else
+             (24, 48) if leaf == "weight" else 24 * (2 - n)) for n in (0, 1)
+             for leaf in ("weight", "bias")} for _ in "kv"]  # fmt: skip
+    save_hypernetwork(home / "models/style.pt", Hypernetwork({24: pair}))
+    line = ("generate", "--model", model_folder, "--seed", "1", "--steps", "2")
+    ended = darkroom(*line, "a foxy thing", "--embedding", thing, "--hypernetwork", "style:0.3",
+                     "--out", "a.png")  # fmt: skip
+    assert ended.code == 0, ended.error
+    params = read_params("a.png")
+    assert [used.name for used in params.embeddings] == ["foxy", "thing"]
+    assert [(used.name, used.weight) for used in params.hypernetworks] == [("style", 0.3)]
+    ended = darkroom("generate", "--model", model_folder, "--from", "a.png", "--out", "b.png")
+    assert ended.code == 3
+    assert "no textual inversion is called 'thing'" in ended.error
+    thing.rename(home / "models/thing.safetensors")
+    ended = darkroom("generate", "--model", model_folder, "--from", "a.png", "--out", "b.png")
+    assert ended.code == 0, ended.error
+    pixels = [Image.open(name).tobytes() for name in ("a.png", "b.png")]
+    assert pixels[0] == pixels[1]
+    ended = darkroom(*line, "a foxy <hypernet:stile:1>")
+    assert ended.code == 3
+    assert "no hypernetwork is called 'stile'; did you mean 'style'?" in ended.error
+    assert darkroom(*line, "a", "--hypernetwork", ":1").code == 2
+    assert darkroom(*line, "a", "--embedding", "thin").code == 3

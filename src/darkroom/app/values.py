@@ -16,7 +16,7 @@ from darkroom.names import (
     SPACING_NAMES,
     did_you_mean,
 )
-from darkroom.text.prompt import LoraRequest
+from darkroom.text.prompt import HypernetworkRequest, LoraRequest
 
 SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 _WEIGHT = re.compile(r"[+-]?(\d{1,4}\.?\d*|\.\d+)")
@@ -97,6 +97,17 @@ def lora(text: str) -> LoraRequest:
         raise typer.BadParameter(f"{text!r}: expected NAME:WEIGHT, such as fox:0.8")
     weights = [float(weight) for weight in tail] or [1.0]
     return LoraRequest(name, weights[-1], weights[0], text)
+
+
+def hypernetwork(text: str) -> HypernetworkRequest:
+    """'style' or 'style:0.7', as in a prompt's tag; the name may be a path or hf:..."""
+    head, _, weight = text.rpartition(":")
+    if not head or not _WEIGHT.fullmatch(weight):
+        head, weight = text, "1"
+    name = head.strip()
+    if not name or (":" in name and not re.search(r"[/\\]", name)):
+        raise typer.BadParameter(f"{text!r}: expected NAME:WEIGHT, such as style:0.7")
+    return HypernetworkRequest(name, float(weight), text)
 
 
 def prompts_file(path: Path) -> tuple[str, ...]:

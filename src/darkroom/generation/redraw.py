@@ -6,7 +6,7 @@ from typing import Any
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError
-from darkroom.generation.adapters.lora import again
+from darkroom.generation.adapters import embedding, hypernetwork, lora
 from darkroom.generation.control import depth as depths
 from darkroom.generation.feature import Feature
 from darkroom.generation.fingerprint import fingerprint
@@ -76,6 +76,8 @@ def redraw(
     )
     model = with_clip_skip(model, params.clip_skip)
     generation = generate(model, params.prompt, *features, **arguments)
+    if exact:
+        embedding.check_same(generation.params, params)
     return generation.pictures(only=params.index)[0]
 
 
@@ -117,7 +119,9 @@ def arguments_of(
             split=params.split,
         )
     ]
-    features += again(params, exact=exact)
+    features += lora.again(params, exact=exact)
+    features += hypernetwork.again(params, exact=exact)
+    features += embedding.again(params, exact=exact)
     features += sizes.again(params)
     features += refining.again(params, refiner, exact=exact)
     features += inpainting.again(params, edited, mask, exact=exact)

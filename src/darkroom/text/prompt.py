@@ -7,6 +7,7 @@ r"""A1111's prompt language, as text in and data out; nothing here knows tokens 
     BREAK                      what follows starts a new chunk
     a AND b:0.7                two prompts, each guiding with its weight
     <lora:name:0.8>            a request for a LoRA; <lora:name:te:unet> weighs its halves apart
+    <hypernet:name:0.7>        a request for a hypernetwork
     \( \) \[ \] \: \| \\       the character itself
 
 No string is an error: what does not fit the grammar is text. Everything runs in linear time and
@@ -36,7 +37,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _TEXT, _OPEN_ROUND, _CLOSE_ROUND, _OPEN_SQUARE, _CLOSE_SQUARE = range(5)
 _BREAK = re.compile(r"(?<!\\)\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
-_LORA = re.compile(r"<(?:lora|lyco):([^<>]*+)>")
+_TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]*+)>")
 
 
 class Piece(NamedTuple):
@@ -62,6 +63,14 @@ class LoraRequest(NamedTuple):
     name: str
     unet: float
     text: float
+    source: str  # the tag as it was written
+
+
+class HypernetworkRequest(NamedTuple):
+    """``<hypernet:name:weight>`` in a prompt."""
+
+    name: str
+    weight: float
     source: str  # the tag as it was written
 
 
@@ -165,22 +174,35 @@ def parse_parts(text: str) -> list[Subprompt]:
 
 
 def extract_loras(text: str) -> tuple[str, list[LoraRequest]]:
-    """Take the LoRA tags out of a prompt; a tag that cannot be read stays in the text."""
-    requests: list[LoraRequest] = []
+    """Take the tags out of a prompt, and list those for LoRAs.
+
+    A tag that cannot be read stays in the text.
+    """
+    words, requests = _extract(text)
+    return words, [request for request in requests if isinstance(request, LoraRequest)]
+
+
+def extract_hypernetworks(text: str) -> list[HypernetworkRequest]:
+    """The tags of a prompt for hypernetworks."""
+    return [found for found in _extract(text)[1] if isinstance(found, HypernetworkRequest)]
+
+
+def _extract(text: str) -> tuple[str, list[LoraRequest | HypernetworkRequest]]:
+    requests: list[LoraRequest | HypernetworkRequest] = []
 
     def take(match: re.Match[str]) -> str:
-        request = _lora(match)
+        request = _request(match)
         if request is None:
             return match.group()
         requests.append(request)
         return ""
 
-    return _LORA.sub(take, text), requests
+    return _TAG.sub(take, text), requests
 
 
 def unreadable_tags(text: str) -> list[str]:
-    """The LoRA tags of a prompt that ``extract_loras`` leaves as words."""
-    return [match.group() for match in _LORA.finditer(text) if _lora(match) is None]
+    """The tags of a prompt that ``extract_loras`` leaves as words."""
+    return [match.group() for match in _TAG.finditer(text) if _request(match) is None]
 
 
 def _match_brackets(tokens: Sequence[tuple[str, str]]) -> tuple[bytearray, dict[int, float]]:
@@ -307,11 +329,14 @@ def _weighted(side: str) -> Subprompt:
     return Subprompt(text.strip(), _limited(float(number[1])))
 
 
-def _lora(match: re.Match[str]) -> LoraRequest | None:
-    name, *values = match[1].split(":")
+def _request(match: re.Match[str]) -> LoraRequest | HypernetworkRequest | None:
+    name, *values = match[2].split(":")
     numbers = [_IS_NUMBER.fullmatch(value) for value in values]
     weights = [_limited(float(number[1])) for number in numbers if number is not None]
-    if not name.strip() or len(weights) != len(values) or len(weights) > 2:
+    most = 1 if match[1] == "hypernet" else 2
+    if not name.strip() or len(weights) != len(values) or len(weights) > most:
         return None
-    text = weights[0] if weights else 1.0
-    return LoraRequest(name.strip(), weights[-1] if weights else 1.0, text, match.group())
+    first, last = (weights[0], weights[-1]) if weights else (1.0, 1.0)
+    if match[1] == "hypernet":
+        return HypernetworkRequest(name.strip(), first, match.group())
+    return LoraRequest(name.strip(), last, first, match.group())

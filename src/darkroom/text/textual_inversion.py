@@ -27,12 +27,14 @@ def read_embedding(content: object, stem: str) -> tuple[str, tuple[Tensor, ...]]
     """
     if isinstance(content, Mapping):
         nested = content.get("string_to_param")
-        if isinstance(nested, Mapping) and "*" in nested:
-            return stem, (_vectors(nested["*"], stem),)
+        if isinstance(nested, Mapping) and len(nested) == 1:  # its key is "*", or another token
+            return stem, (_vectors(next(iter(nested.values())), stem),)
         if "emb_params" in content:
             return stem, (_vectors(content["emb_params"], stem),)
         if "clip_l" in content and "clip_g" in content:
             return stem, tuple(_vectors(content[key], stem) for key in ("clip_l", "clip_g"))
+        if "clip_g" in content:
+            return stem, (_vectors(content["clip_g"], stem),)
         if len(content) == 1:
             ((name, value),) = content.items()
             return str(name), (_vectors(value, stem),)

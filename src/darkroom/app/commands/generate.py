@@ -39,6 +39,8 @@ def generate(
     image: options.Image = None,
     strength: options.Strength = None,
     lora: options.Loras = None,
+    embedding: options.Embeddings = None,
+    hypernetwork: options.Hypernetworks = None,
     redraw: options.Redraw = None,
     prompts: options.Prompts = None,
     steps: options.Steps = None,
@@ -74,6 +76,8 @@ def generate(
         device=device,
         clip_skip=clip_skip,
         loras=tuple(lora or ()),
+        embeddings=tuple(embedding or ()),
+        hypernetworks=tuple(hypernetwork or ()),
     )
     pictures = len(said.prompts) * (count or 1)
     where = destination(out, pictures, json=json, preview=preview, no_mark=no_mark)

@@ -22,6 +22,11 @@ def check_model(request: Request) -> None:
             f"--from: the picture was drawn by {request.model_name!r}, which is not found by that "
             f"name; say --model NAME|PATH ({error})"
         ) from None
+    if request.refiner_name:
+        try:
+            check_model_name(request.refiner_name)
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(f"--refiner: {error}") from None
     if not request.model and not request.redrawn:
         say(
             f"model: {request.model_name} (built in, small); for a real one: "
@@ -29,15 +34,17 @@ def check_model(request: Request) -> None:
         )
 
 
-def check_loras(request: Request) -> None:
-    """Refuse a LoRA that is not there, is none, or is for another base.
+def check_adapters(request: Request) -> None:
+    """Refuse a LoRA, hypernetwork or textual inversion that is not there, or is another's.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelMismatchError: it does not go with the model.
     """
     from darkroom.app.session import base_of
+    from darkroom.weights.adapters.embeddings import find_embedding
     from darkroom.weights.adapters.finding import check_base
+    from darkroom.weights.adapters.hypernetworks import check_hypernetwork, find_hypernetwork
     from darkroom.weights.adapters.lora import check_kind, find_lora
 
     said = {lora.name for lora in request.loras}
@@ -54,3 +61,10 @@ def check_loras(request: Request) -> None:
             raise
         if base := check_kind(path):
             check_base(path, base, base_of(request.model_name))
+    for name in request.hypernetwork_names:
+        path = find_hypernetwork(name)
+        if base := check_hypernetwork(path):
+            check_base(path, base, base_of(request.model_name), "a hypernetwork")
+    drawn = request.redrawn.embeddings if request.redrawn and not request.embeddings else ()
+    for name in (*request.embeddings, *(used.name for used in drawn)):
+        find_embedding(name)

@@ -142,7 +142,12 @@ def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
         found, arguments = arguments_of(
             params, request.image, exact=request.is_exact, **request.inputs()
         )
-        return generate(model, job.prompt, *found, *loras(request), **arguments)
+        generation = generate(model, job.prompt, *found, *adapters(request), **arguments)
+        if request.is_exact:
+            from darkroom.generation.adapters.embedding import check_same
+
+            check_same(generation.params, params)
+        return generation
     return generate(
         model,
         job.prompt,
@@ -162,11 +167,17 @@ def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
     scale = request.guidance
     if scale is None:
         scale = float(model.settings.get("guidance", 7.5))
-    return [Guidance(scale, request.negative or None), *request.features(model), *loras(request)]
+    return [Guidance(scale, request.negative or None), *request.features(model), *adapters(request)]
 
 
-def loras(request: Request) -> list["Feature"]:
-    """Those given with --lora; ``generate`` sees to those that the prompt asks for."""
+def adapters(request: Request) -> list["Feature"]:
+    """Those given with flags; ``generate`` sees to those that the prompt asks for."""
+    from darkroom.generation.adapters.embedding import Embedding
+    from darkroom.generation.adapters.hypernetwork import Hypernetwork
     from darkroom.generation.adapters.lora import Lora
 
-    return [Lora(lora.name, lora.unet, lora.text) for lora in request.loras]
+    return [
+        *(Lora(lora.name, lora.unet, lora.text) for lora in request.loras),
+        *(Hypernetwork(said.name, said.weight) for said in request.hypernetworks),
+        *(Embedding(name) for name in request.embeddings),
+    ]

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
 from darkroom.names import DEFAULT_MODEL
-from darkroom.text.prompt import LoraRequest, extract_loras
+from darkroom.text.prompt import (
+    HypernetworkRequest,
+    LoraRequest,
+    extract_hypernetworks,
+    extract_loras,
+)
 
 if TYPE_CHECKING:
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
@@ -45,6 +50,8 @@ class Request:
     dtype: str | None = None
     device: str | None = None
     loras: tuple[LoraRequest, ...] = ()  # with --lora, beside those that a prompt asks for
+    embeddings: tuple[str, ...] = ()  # with --embedding, beside those that prompts name
+    hypernetworks: tuple[HypernetworkRequest, ...] = ()  # with --hypernetwork
     clip_skip: int | None = None  # as A1111 counts: 1 skips nothing
     redrawn: "Params | None" = None  # of the picture given with --from
 
@@ -122,6 +129,15 @@ class Request:
         return tuple(dict.fromkeys(names))
 
     @property
+    def hypernetwork_names(self) -> tuple[str, ...]:
+        """Those of all hypernetworks that will be needed, each once."""
+        names = [tag.name for text in self.texts for tag in extract_hypernetworks(text)]
+        names += [said.name for said in self.hypernetworks]
+        if self.redrawn and not self.hypernetworks:
+            names += [used.name for used in self.redrawn.hypernetworks if not used.tagged]
+        return tuple(dict.fromkeys(names))
+
+    @property
     def precision(self) -> str | None:
         """The dtype that was said, or that of the redrawn picture."""
         return self.dtype or (self.redrawn.dtype if self.redrawn else "") or None
@@ -166,6 +182,10 @@ class Request:
             changes |= {"seeds": seeds, "index": 0}
         if self.loras:
             changes["loras"] = ()  # these are given, not found by name
+        if self.embeddings:
+            changes["embeddings"] = ()
+        if self.hypernetworks:
+            changes["hypernetworks"] = ()
         image = params.image
         if self.image and image is None:
             changes["image"] = SourceImage(sha256="", strength=self.strength or STRENGTH)

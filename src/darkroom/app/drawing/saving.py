@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.app import values
-from darkroom.app.drawing.checking import check_loras, check_model
+from darkroom.app.drawing.checking import check_adapters, check_model
 from darkroom.app.drawing.request import Request
 from darkroom.app.outcome import Answer, usage
 from darkroom.app.output import SUFFIXES, Output, output
@@ -82,7 +82,7 @@ def draw_and_save(
 
     request = replace(said, redrawn=params_of(redraw) if redraw else None).checked()
     check_model(request)
-    check_loras(request)
+    check_adapters(request)
     wanted = request.pictures
     answer.fields |= {"model": request.model_name, "pictures": []}
     started = time.perf_counter()

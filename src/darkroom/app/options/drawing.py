@@ -74,6 +74,26 @@ Loras = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+Embeddings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        metavar="FILE",
+        help="A textual inversion, by file or name; may be repeated. Prompts use it by its name; "
+        "those in model folders are found by that.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Hypernetworks = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--hypernetwork",
+        metavar="NAME:WEIGHT",
+        parser=values.hypernetwork,
+        help="Add a hypernetwork; may be repeated. In a prompt: <hypernet:NAME:WEIGHT>.",
+        rich_help_panel=PICTURE,
+    ),
+]
 Redraw = Annotated[
     Path | None,
     typer.Option(

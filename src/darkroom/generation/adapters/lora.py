@@ -59,7 +59,7 @@ class Lora(Feature):
             self.file = open_lora(source)
             self.file = replace(self.file, name=name or self.file.name)
         self.weight, self.text_weight, self.tagged = float(weight), float(text_weight), False
-        self._fitted: tuple[LatentDiffusion, Layers] | None = None
+        self._fitted: tuple[object, Layers] | None = None  # to the model of this U-Net
 
     @classmethod
     def tag(cls, request: LoraRequest) -> Self:
@@ -106,8 +106,8 @@ class Lora(Feature):
         return {"loras": (used,)}
 
     def _layers(self, model: LatentDiffusion) -> Layers:
-        if self._fitted is None or self._fitted[0] is not model:
-            self._fitted = model, fit(self.file, model)
+        if self._fitted is None or self._fitted[0] is not model.unet:
+            self._fitted = model.unet, fit(self.file, model)
         return self._fitted[1]
 
     @contextmanager
@@ -122,13 +122,11 @@ class Lora(Feature):
 
 
 def with_tags(prompt: str, features: Sequence[Feature]) -> tuple[Feature, ...]:
-    """``features``, and after them the LoRAs that the prompt asks for, if no feature takes those.
+    """``features``, and after them the LoRAs that the prompt asks for.
 
     Raises:
         PromptError: there is no such LoRA.
     """
-    if any(feature.takes_adapters for feature in features):
-        return tuple(features)
     return (*features, *(Lora.tag(request) for request in extract_loras(prompt)[1]))
 
 

@@ -63,6 +63,8 @@ def write(params: Params) -> str:
         "Clip skip": params.clip_skip + 1 if params.clip_skip else None,  # 1 is the last layer
         "Refiner": params.refiner.name if params.refiner else None,
         "Refiner switch at": _number(params.refiner.start) if params.refiner else None,
+        "TI hashes": ", ".join(f"{e.name}: {e.sha256[:12]}" for e in params.embeddings if e.sha256)
+        or None,
         "RNG": "CPU",
         "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
         "Batch pos": params.index if len(params.seeds) > 1 else None,

@@ -31,6 +31,24 @@ class UsedLora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedEmbedding:
+    """One textual inversion that a prompt used. A file of this name must be there again."""
+
+    name: str
+    sha256: str = ""  # of the file; "" = it came as vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedHypernetwork:
+    """One hypernetwork of a run. A file of this name must be there to draw the picture again."""
+
+    name: str
+    weight: float = 1.0
+    sha256: str = ""  # of the file; "" = it came as networks
+    tagged: bool = False  # the prompt asks for it
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedInpaint:
     """The picture that was edited, by its hash, and where; see generation.inpaint."""
 
@@ -104,6 +122,8 @@ class Params:
     depth: UsedDepth | None = None
     tile: bool = False  # decoded in tiles
     loras: tuple[UsedLora, ...] = ()  # in the order in which they were applied
+    embeddings: tuple[UsedEmbedding, ...] = ()  # that the prompts use
+    hypernetworks: tuple[UsedHypernetwork, ...] = ()  # in the order in which they act
     refiner: UsedRefiner | None = None
     sizes: UsedSizes | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name
