@@ -22,6 +22,7 @@ DTYPE_NAMES = ("float32", "float16", "bfloat16")
 ANNOTATOR_NAMES = ("canny",)
 DEVICE_NAMES = ("cpu", "cuda", "mps")
 DEFAULT_MODEL = "emoji"  # built in
+EDIT_MODEL = "emoji"  # of ``darkroom edit``
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom.app.commands import bench, data, doctor, generate, inspect, models, search, train
+from darkroom.app.commands import (
+    bench,
+    data,
+    doctor,
+    edit,
+    generate,
+    inspect,
+    models,
+    search,
+    train,
+)
 from darkroom.app.outcome import EXIT_CODES, Answer, help_option, report, usage
 from darkroom.errors import CancelledError
 
@@ -101,7 +111,7 @@ def options(
     """Hold the options of ``darkroom`` itself."""
 
 
-for verb in (generate, inspect, doctor, bench, train, search):
+for verb in (generate, edit, inspect, doctor, bench, train, search):
     verb.add_to(app)
 models.add_to(app)
 data.add_to(app)

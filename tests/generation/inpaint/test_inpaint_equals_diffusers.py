@@ -8,7 +8,6 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.generation.generate import develop

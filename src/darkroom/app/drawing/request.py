@@ -29,7 +29,7 @@ class Request:
     """One call of ``darkroom generate``. None: not said; the picture's or model's own is used.
 
     A verb that asks for more has a subclass with fields of its own, in ``FILES`` those that name
-    what a run starts from, and its part of ``checked``, ``features``, ``inputs`` and ``params``.
+    what a run starts from, and its own ``check_inputs``, ``features``, ``inputs`` and ``params``.
     """
 
     DEFAULT: ClassVar[str] = DEFAULT_MODEL
@@ -65,22 +65,33 @@ class Request:
         redrawn = self.redrawn
         if not self.prompts and redrawn is None:
             raise usage("give a PROMPT, or --prompts FILE, or --from PICTURE")
-        if self.strength is not None and not self.image:
-            raise usage("has no effect without --image FILE", "--strength")
-        if redrawn and redrawn.image and not self.image:
-            raise usage(
-                "the picture was drawn from another one, which is not in it; give --image FILE",
-                "--from",
-            )
+        self.check_inputs()
         scale = self.guidance if self.guidance is not None else redrawn and redrawn.guidance
         if self.negative and scale is not None and scale <= 1:
             raise usage(
                 f"has no effect at guidance {scale:g}; say --guidance above 1, or drop it",
                 "--negative",
             )
+        return self
+
+    def check_inputs(self) -> None:
+        """The part of ``checked`` about the files that a run starts from."""
+        redrawn = self.redrawn
+        if self.strength is not None and not self.image:
+            raise usage("has no effect without --image FILE", "--strength")
+        if redrawn and redrawn.inpaint:
+            raise usage(
+                "the picture is another one with a part painted anew; say "
+                "darkroom edit IMAGE --mask FILE --from PICTURE",
+                "--from",
+            )
+        if redrawn and redrawn.image and not self.image:
+            raise usage(
+                "the picture was drawn from another one, which is not in it; give --image FILE",
+                "--from",
+            )
         if self.image:
             existing(self.image, "picture")
-        return self
 
     @property
     def is_exact(self) -> bool:

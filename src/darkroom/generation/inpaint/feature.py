@@ -264,6 +264,21 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
+def made(used: UsedInpaint, image: ImageLike, mask: Mask | ImageLike | None) -> Inpaint:
+    """The feature that metadata describes, of these pictures."""
+    return Inpaint(
+        image,
+        mask,
+        used.strength,
+        only_masked=used.only_masked,
+        padding=used.padding,
+        harmonise=used.harmonise,
+        feather=used.feather,
+        extend=used.extend,
+        posterior="mode" if used.posterior == "mode" else "sample",
+    )
+
+
 def again(
     params: Params,
     image: ImageLike | None,
@@ -285,17 +300,7 @@ def again(
         raise ConfigError(
             "the picture is another one with a part painted anew: give that one, and its mask"
         )
-    feature = Inpaint(
-        image,
-        mask,
-        used.strength,
-        only_masked=used.only_masked,
-        padding=used.padding,
-        harmonise=used.harmonise,
-        feather=used.feather,
-        extend=used.extend,
-        posterior="mode" if used.posterior == "mode" else "sample",
-    )
+    feature = made(used, image, mask)
     found = {"picture": feature.image_sha256, "mask": feature.mask_sha256}
     given = {"picture": used.image, "mask": used.mask}
     for name, wanted in given.items():
