@@ -18,7 +18,7 @@ def assemble(
     model: Callable[[Any], M],
     config: Any,
     tensors: Mapping[str, Tensor],
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     after_each: Callable[[], None] = lambda: None,
 ) -> M:
@@ -29,6 +29,7 @@ def assemble(
     gradients; a trainer turns them on where it wants them.
 
     Args:
+        dtype: None leaves each tensor in its own.
         after_each: called when a tensor has been copied and its source is needed no more.
 
     Raises:
@@ -106,8 +107,10 @@ def _named(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{start}{name}", buffer
 
 
-def _placed(tensor: Tensor, wanted: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    kind = dtype if wanted.is_floating_point() else wanted.dtype
+def _placed(
+    tensor: Tensor, wanted: Tensor, dtype: torch.dtype | None, device: torch.device
+) -> Tensor:
+    kind = (dtype or tensor.dtype) if wanted.is_floating_point() else wanted.dtype
     placed = tensor.to(device, kind)
     # a part of a fused matrix, or a transposed one, would make every later use slower
     return placed if placed.is_contiguous() else placed.contiguous()

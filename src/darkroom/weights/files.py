@@ -272,11 +272,18 @@ class Tensors(Mapping[str, "Tensor"]):
     def __len__(self) -> int:
         return len(self.header.tensors)
 
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Shape and dtype of each; reads nothing."""
+        return self.header.tensors
+
     def release(self) -> None:
         """Give back the memory of pages read so far: they are read again when touched.
 
         What was written into a tensor is lost, so this is for the time of conversion only.
         """
+        if isinstance(self._opened, _Torch):
+            self._opened.made.clear()  # copies, of what lies in the file unaligned or compressed
         if hasattr(mmap, "MADV_DONTNEED"):
             self._opened.data.madvise(mmap.MADV_DONTNEED)
 
@@ -293,6 +300,12 @@ class _Joined(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._where)
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """As ``Tensors.infos``."""
+        shards = {name: shard for name, shard in self._where.items() if isinstance(shard, Tensors)}
+        return {name: shard.infos[name] for name, shard in shards.items()}
 
     def release(self) -> None:
         """As ``Tensors.release``, for every shard."""

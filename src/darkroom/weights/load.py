@@ -63,10 +63,15 @@ def load(
         known=located.known,
         source=located.source,
     )
-    return _open(located, target)
+    return open_located(located, target)
 
 
-def _open(located: Located, target: Target) -> LatentDiffusion | PixelDiffusion | nn.Module:
+def open_located(located: Located, target: Target) -> LatentDiffusion | PixelDiffusion | nn.Module:
+    """What is at a place, as ``target`` says.
+
+    Raises:
+        CheckpointError: it is no model, or damaged.
+    """
     path = located.path
     if path.is_file():
         return load_single_file(path, target)
