@@ -11,6 +11,10 @@ from darkroom.errors import ConfigError
 from darkroom.images import ImageLike, open_image
 from darkroom.names import did_you_mean
 from darkroom.vision.annotators.canny import canny
+from darkroom.vision.annotators.depth import depth, normals
+from darkroom.vision.annotators.lines import mlsd
+from darkroom.vision.annotators.poses import openpose
+from darkroom.vision.annotators.soft_edges import hed, scribble
 
 __all__ = ["KINDS", "Kind", "annotate"]
 
@@ -30,8 +34,15 @@ class Kind:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+DEPTH_FILES = ("dpt_hybrid-midas-501f0c75.pt", "Intel/dpt-hybrid-midas")
 KINDS: Mapping[str, Kind] = {
     "canny": Kind(canny),
+    "depth": Kind(depth, DEPTH_FILES),
+    "normal": Kind(normals, DEPTH_FILES),
+    "scribble": Kind(scribble, ("ControlNetHED.pth",), optional=True),
+    "hed": Kind(hed, ("ControlNetHED.pth",)),
+    "mlsd": Kind(mlsd, ("mlsd_large_512_fp32.pth",)),
+    "openpose": Kind(openpose, ("body_pose_model.pth",)),
 }
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from darkroom.errors import ConfigError
-from darkroom.vision.annotators.drawing import grey_picture
+from darkroom.vision.annotators.drawing import to_picture
 
 TAN_22 = 13573  # tan(22.5 degrees) * 2^15, rounded
 AROUND = ((0, 1), (1, -1), (1, 0), (1, 1))  # the later half of a pixel's eight neighbours
@@ -25,7 +25,8 @@ def canny(image: Image.Image, *, low: float = 100, high: float = 200) -> Image.I
     Raises:
         ConfigError: ``low`` is above ``high``, or negative.
     """
-    return grey_picture(edges(np.asarray(image), low, high).astype(np.uint8) * 255)
+    marked = edges(np.asarray(image), low, high)
+    return to_picture(marked.astype(np.uint8) * 255, image.size)
 
 
 def edges(pixels: NDArray[np.uint8], low: float, high: float) -> NDArray[np.bool_]:
