@@ -57,7 +57,8 @@ def base(captioned, tmp_path_factory):
     list(run(write(folder, AUTOENCODER, data=captioned, out=folder / "a", steps=30)))
     autoencoder = folder / "a" / "autoencoder.safetensors"
     path = write(
-        folder, DIFFUSION, data=captioned, out=folder / "d", autoencoder=autoencoder, steps=30
-    )
+        folder, DIFFUSION.replace("[text]", "steps = 2\n[text]"), data=captioned,
+        out=folder / "d", autoencoder=autoencoder, steps=30,
+    )  # fmt: skip
     list(run(path))
     return folder / "d" / "model"

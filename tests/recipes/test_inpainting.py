@@ -1,5 +1,7 @@
 """Teaching a model to inpaint: it begins as its base, resumes exactly, and its masks are masks."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -163,3 +165,14 @@ def test_a_base_that_does_not_fit(captioned, base, tmp_path):
         next(run(path, {"size": 15}))
     with pytest.raises(ConfigError, match="must be at least 0"):
         run(path, {"masks": {"boxes": -0.5}})
+
+
+def test_a_lean_model_takes_the_rest_from_a_built_in_base(captioned, base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "model")
+    inpainting.leave_out(folder, "emoji")
+    assert {part.name for part in folder.iterdir() if part.is_dir()} == {"unet", "scheduler"}
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_darkroom"]["parts_of"] == {"emoji": ["text_encoder", "tokenizer", "vae"]}
+    path = write(tmp_path, INPAINTING, data=captioned, base=base, out=tmp_path / "run", steps=1)
+    with pytest.raises(ConfigError, match="only a built-in model is where the finished one is"):
+        next(run(path, {"lean": True}))

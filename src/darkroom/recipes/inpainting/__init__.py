@@ -7,15 +7,23 @@ masks. Some pictures get a smaller cut-out laid into them, which is what is mask
 the model learns to put a thing where the mask is.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError
+from darkroom.generation.generate import develop
+from darkroom.generation.guidance import Guidance
+from darkroom.generation.inpaint import Inpaint
+from darkroom.images import grid, to_pictures
+from darkroom.masks import Mask
 from darkroom.models.unet import UNet
 from darkroom.recipes.inpainting.masks import Masks
 from darkroom.recipes.running.showing import (
@@ -31,7 +39,10 @@ from darkroom.recipes.runs import Run
 from darkroom.training.captions import over_grounds
 from darkroom.training.data import captioned, open_data
 from darkroom.training.fit import Draw, FitStep, Training
-from darkroom.weights.save import save
+from darkroom.weights.folder import read_json
+from darkroom.weights.load import load
+from darkroom.weights.locate import built_in_names
+from darkroom.weights.save import save, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,7 @@ class Config(Teaching):
     """``recipe = "inpainting"``."""
 
     name: str = "model"
+    lean: bool = False  # leave out of ``out/model`` what is a built-in base's own
     laid: float = 0.0  # fraction of pictures with a cut-out laid into them
     silent: float = 0.5  # fraction of captions that leave the background to the surroundings
     masks: Masks = field(default_factory=Masks)
@@ -50,6 +62,11 @@ def train(config: Config) -> Iterator[FitStep]:
     captions = captioned(open_data(config.data))
     if config.laid and not captions.pictures.cut_outs:
         raise ConfigError(f"laid = {config.laid} needs cut-outs; {config.data} has photographs")
+    if config.lean and config.base not in built_in_names():
+        raise ConfigError(
+            f"lean = true with base {config.base!r}: only a built-in model is where the finished "
+            f"one is; one of {', '.join(built_in_names())}"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     base, size = load_base(config)
     assert isinstance(base.unet, UNet)  # load_base has looked
@@ -61,10 +78,12 @@ def train(config: Config) -> Iterator[FitStep]:
     run = Run(config.out, "inpainting", config, training, config.save_every)
     run.streamed = captions.pictures
     run.remark(*captions.remarks)
-    run_loss = Loss(config, model, gallery)
-    yield from run.steps(run_loss)
+    yield from run.steps(Loss(config, model, gallery))
     unet.load_state_dict(training.averaged())
     save(halved(model), config.out / "model")
+    draw_samples(run, config, gallery)
+    if config.lean:
+        leave_out(config.out / "model", config.base)
     run.finish(unet=unet)
 
 
@@ -130,6 +149,32 @@ class Loss:
             grown = F.max_pool2d(alpha[None], 2 * room + 3, stride=1, padding=room + 1)
             mask = (grown[0] > 0).float()
         return image, mask, self.gallery.caption(variant, g)
+
+
+def draw_samples(run: Run, config: Config, gallery: Gallery, count: int = 12) -> None:
+    """Pictures, what is left of them, and what the finished model makes of that."""
+    model = load(config.out / "model", dtype="float32", device=config.fit.place)
+    items = gallery.choose(Draw(config.fit.seed, config.fit.steps), count)
+    images, masks, texts = Loss(config, model, gallery).batch(items)
+    shown: list[Image.Image] = []
+    for picture, left, mask, text in zip(
+        to_pictures(images), to_pictures(images * (masks < 0.5)), masks, texts, strict=True
+    ):
+        feature = Inpaint(picture, Mask.from_tensor(mask > 0.5))
+        scale = model.settings.get("guidance", 7.5) if text else 1.0
+        (made,) = develop(model, text, Guidance(scale), feature, seeds=[0])
+        shown += [picture, left, made.image]
+    run.picture("samples", grid(shown, 12), "; ".join(text or "(no words)" for text in texts))
+
+
+def leave_out(folder: Path, base: str) -> None:
+    """Have a saved model take from the built-in ``base`` what training has left as it was."""
+    path, parts = folder / "model_index.json", ["text_encoder", "tokenizer", "vae"]
+    index = read_json(path)
+    index["_darkroom"] = {**index["_darkroom"], "parts_of": {base: parts}}
+    write_json(path, index)
+    for part in parts:
+        shutil.rmtree(folder / part)
 
 
 @torch.no_grad()
