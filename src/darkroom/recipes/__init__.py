@@ -12,6 +12,7 @@ RECIPES = (
     "autoencoder",
     "clip",
     "compare_families",
+    "controlnet",
     "digit_classifier",
     "flow",
     "gan",
