@@ -3,12 +3,13 @@
 Both: eager, no gradients, progress bars off, local files, no safety checker.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PROMPT = "a photograph of a red fox in the snow, early morning light"
 NEGATIVE = "blurry, low quality"
@@ -23,6 +24,8 @@ class Inputs:
         self.side = side  # of the latents
         self.latents = torch.randn(2, 4, side, side, generator=generator)
         self.text = torch.randn(2, 77, width, generator=generator)
+        self.mask = (torch.arange(side) > side // 2).float().expand(2, 1, side, side)
+        self.masked = torch.randn(2, 4, side, side, generator=generator)
 
 
 class Diffusers:
@@ -57,6 +60,12 @@ class Diffusers:
     @torch.no_grad()
     def unet(self, x: Tensor, text: Tensor) -> Tensor:
         return self.pipe.unet(x, torch.tensor(500), encoder_hidden_states=text).sample
+
+    @torch.no_grad()
+    def inpaint(self, x: Tensor, mask: Tensor, masked: Tensor, text: Tensor) -> Tensor:
+        network = widened(self.pipe.unet, "conv_in", 9)
+        x = torch.cat((x, mask, masked), dim=1)
+        return network(x, torch.tensor(500), encoder_hidden_states=text).sample
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -98,6 +107,12 @@ class Darkroom:
         return self.model.unet(x, torch.full((len(x),), 500.0), text)
 
     @torch.no_grad()
+    def inpaint(self, x: Tensor, mask: Tensor, masked: Tensor, text: Tensor) -> Tensor:
+        network = widened(self.model.unet, "input", 9)
+        x = torch.cat((x, mask, masked), dim=1)
+        return network(x, torch.full((len(x),), 500.0), text)
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         return self.model.autoencoder.decode(latents)
 
@@ -124,9 +139,22 @@ def job(contender: Any, task: str, inputs: Inputs, steps: int) -> np.ndarray:
         "text": contender.text,
         "unet1": lambda: contender.unet(x[:1], text[:1]),
         "unet2": lambda: contender.unet(x, text),
+        "inpaint": lambda: contender.inpaint(x, inputs.mask, inputs.masked, text),
         "decode": lambda: contender.decode(x[:1]),
     }
     return jobs[task]().numpy()
+
+
+def widened(unet: nn.Module, name: str, channels: int) -> Any:
+    """The same network with more input channels; it shares every other layer."""
+    old = getattr(unet, name)
+    new = nn.Conv2d(channels, old.out_channels, 3, padding=1)
+    extra = torch.full((old.out_channels, channels - old.in_channels, 3, 3), 0.01)
+    new.weight = nn.Parameter(torch.cat((old.weight.detach(), extra), dim=1))
+    new.bias = nn.Parameter(old.bias.detach())
+    wide = copy.copy(unet)
+    wide._modules = {**unet._modules, name: new}
+    return wide
 
 
 @torch.no_grad()
