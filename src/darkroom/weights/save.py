@@ -470,7 +470,7 @@ def _fresh_folder(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: ``path`` is a file, or a folder with something else than a model in it.
     """
-    _check_replaceable(path)
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
     try:
@@ -495,7 +495,7 @@ def _fresh_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def _check_replaceable(path: Path) -> None:
+def check_replaceable(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""``darkroom models``: list, add, pull, remove, verify."""
+"""``darkroom models``: list, add, pull, remove, verify; convert and merge."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from darkroom.app import values
+from darkroom.app.commands import convert
 from darkroom.app.outcome import EXIT_CODES, Answer, help_option
 from darkroom.app.progress import Progress
 from darkroom.app.terminal import bytes_text, say, show, table
@@ -25,6 +26,7 @@ NAME = typer.Option(metavar="NAME", help="What to call it. Default: from the fil
 
 def add_to(parent: typer.Typer) -> None:
     """Register the verb group."""
+    convert.add_to(app)
     parent.add_typer(app, name="models")
 
 
