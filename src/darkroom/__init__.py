@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from darkroom.errors import DarkroomError
+    from darkroom.generation.adapters.embedding import Embedding
+    from darkroom.generation.adapters.hypernetwork import Hypernetwork
+    from darkroom.generation.adapters.lora import Lora
     from darkroom.generation.control.depth import DepthGuide
     from darkroom.generation.generate import develop, generate
     from darkroom.generation.guidance import Guidance
@@ -27,9 +30,12 @@ __version__ = "0.1.0"
 __all__ = [
     "DarkroomError",
     "DepthGuide",
+    "Embedding",
     "Guidance",
+    "Hypernetwork",
     "ImageToImage",
     "Inpaint",
+    "Lora",
     "Refiner",
     "SizeConditioning",
     "develop",
@@ -43,9 +49,12 @@ __all__ = [
 _HOMES = {
     "DarkroomError": "errors",
     "DepthGuide": "generation.control.depth",
+    "Embedding": "generation.adapters.embedding",
     "Guidance": "generation.guidance",
+    "Hypernetwork": "generation.adapters.hypernetwork",
     "ImageToImage": "generation.image",
     "Inpaint": "generation.inpaint",
+    "Lora": "generation.adapters.lora",
     "Refiner": "generation.xl.refiner",
     "SizeConditioning": "generation.xl.sizes",
     "develop": "generation.generate",
