@@ -11,6 +11,7 @@ from app_commands import command, environment
 VERBS = (
     [],
     ["generate"],
+    ["grid"],
     ["inspect"],
     ["doctor"],
     ["bench"],

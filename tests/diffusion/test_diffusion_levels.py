@@ -148,7 +148,9 @@ class TestLevels:
 
     def test_strength_too_small_or_too_large(self):
         levels = SD.levels(10)
-        with pytest.raises(ValueError, match="leaves none: give at least 0.1"):
+        with pytest.raises(
+            ValueError, match="leaves none: give a strength of at least 0.1, or at least 20 steps"
+        ):
             levels.strength(0.05)
         for wrong in (0, -0.5, 1.5):
             with pytest.raises(ValueError, match="above 0 and at most 1"):

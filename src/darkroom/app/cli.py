@@ -19,6 +19,7 @@ from darkroom.app.commands import (
     doctor,
     edit,
     generate,
+    grid,
     inspect,
     models,
     search,
@@ -111,7 +112,7 @@ def options(
     """Hold the options of ``darkroom`` itself."""
 
 
-for verb in (generate, edit, inspect, doctor, bench, train, search):
+for verb in (generate, edit, grid, inspect, doctor, bench, train, search):
     verb.add_to(app)
 models.add_to(app)
 data.add_to(app)

@@ -1,9 +1,10 @@
 """What is loaded: models, for as long as the session lives. A session is passed, never global."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.errors import ConfigError, ModelMismatchError
+from darkroom.errors import ConfigError, ModelMismatchError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
@@ -87,6 +88,24 @@ def check_model_name(name: str) -> None:
         parse_remote(name)
     elif not lookup(name):
         locate(name)
+
+
+def local_path(name: str) -> Path | None:
+    """Where the files of a model, LoRA or picture lie; None where they may have to be downloaded.
+
+    Raises:
+        DarkroomError: it cannot be found.
+    """
+    from darkroom.weights.adapters.lora import find_lora
+    from darkroom.weights.catalog import lookup
+    from darkroom.weights.locate import locate
+
+    if name.startswith("hf:") or lookup(name):
+        return None
+    try:
+        return locate(name).path
+    except ModelNotFoundError:
+        return find_lora(name)
 
 
 def base_of(name: str) -> str:

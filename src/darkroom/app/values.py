@@ -85,6 +85,14 @@ def strength(text: str) -> float:
     return value
 
 
+def refiner_start(text: str) -> float:
+    """Between 0 and 1."""
+    value = _number(text, 0, 1, "between 0 and 1")
+    if value in (0, 1):
+        raise typer.BadParameter(f"{text}: expected a number between 0 and 1")
+    return value
+
+
 def lora(text: str) -> LoraRequest:
     """'fox', 'fox:0.8' or 'fox:TEXT:UNET' as in a prompt's tag; the name may be a path or hf:..."""
     head, *tail = text.rsplit(":", 2)
@@ -169,6 +177,13 @@ def complete_model(incomplete: str) -> list[str]:
     from darkroom.app.found import found_models
 
     return _starting(incomplete, dict.fromkeys(model.name for model in found_models()))
+
+
+def complete_style(incomplete: str) -> list[str]:
+    """Shell completion of --style."""
+    from darkroom.app.drawing.styles import available
+
+    return _starting(incomplete, available())
 
 
 def complete_registered(incomplete: str) -> list[str]:

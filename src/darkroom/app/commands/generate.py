@@ -4,6 +4,7 @@ import typer
 
 from darkroom.app.drawing.request import Request
 from darkroom.app.drawing.saving import destination, draw_and_save, prompt_texts
+from darkroom.app.drawing.styles import chosen
 from darkroom.app.options import drawing as options
 from darkroom.app.outcome import EXIT_CODES
 
@@ -43,11 +44,15 @@ def generate(
     hypernetwork: options.Hypernetworks = None,
     redraw: options.Redraw = None,
     prompts: options.Prompts = None,
+    style: options.Styles = None,
+    styles: options.StylesFile = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     spacing: options.Spacing = None,
     guidance: options.Guidance = None,
     clip_skip: options.ClipSkip = None,
+    refiner: options.Refiner = None,
+    refiner_start: options.RefinerStart = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     out: options.Out = "pictures",
@@ -78,7 +83,9 @@ def generate(
         loras=tuple(lora or ()),
         embeddings=tuple(embedding or ()),
         hypernetworks=tuple(hypernetwork or ()),
-    )
+        refiner=refiner,
+        refiner_start=refiner_start,
+    ).styled(chosen(style or (), styles))
     pictures = len(said.prompts) * (count or 1)
     where = destination(out, pictures, json=json, preview=preview, no_mark=no_mark)
     draw_and_save(ctx.obj, said, redraw, where)

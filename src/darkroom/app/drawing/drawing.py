@@ -1,13 +1,13 @@
 """From a checked request to pictures, one batch after another."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from darkroom.app.drawing.request import Request
+from darkroom.app.drawing.request import REFINER_START, Request
 from darkroom.app.progress import Progress
 from darkroom.app.session import Session
-from darkroom.app.terminal import waiting
+from darkroom.app.terminal import say, waiting
 from darkroom.errors import NotEnoughMemoryError
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ def draw(session: Session, request: Request, preview: bool = False) -> Generator
         from darkroom.generation.redraw import with_clip_skip
 
         model = with_clip_skip(model, request.layers_left_out)
+    refiner = None
+    if request.refiner_name:
+        with waiting(f"loading {request.refiner_name}"):
+            refiner = session.model(request.refiner_name, request.precision, request.device)
     if request.is_exact:
         check_weights(model, request)
     left = jobs(request, model)
@@ -58,7 +62,7 @@ def draw(session: Session, request: Request, preview: bool = False) -> Generator
         while left:
             job = left.pop(0)
             try:
-                generation = start(model, request, job)
+                generation = start(model, request, job, refiner)
             except NotEnoughMemoryError:
                 halves = halved(job)
                 if not halves:
@@ -73,7 +77,7 @@ def draw(session: Session, request: Request, preview: bool = False) -> Generator
             run(generation, model, bar, note, preview)
             for picture in generation.pictures(job.only):
                 done += 1
-                yield picture
+                yield named(picture, request)
     finally:
         if bar:
             bar.__exit__(None, None, None)
@@ -131,7 +135,20 @@ def check_weights(model: "LatentDiffusion", request: Request) -> None:
         )
 
 
-def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
+def named(picture: "Picture", request: Request) -> "Picture":
+    """``picture``, with the names of its styles in its parameters."""
+    names = tuple(style.name for style in request.styles)
+    if request.redrawn and not request.prompts:
+        names = request.redrawn.styles
+    return replace(picture, params=replace(picture.params, styles=names))
+
+
+def start(
+    model: "LatentDiffusion",
+    request: Request,
+    job: Job,
+    refiner: "LatentDiffusion | None" = None,
+) -> "Generation":
     """Prepare one batch; what is wrong with the request shows here, before the first step."""
     from darkroom.generation.generate import generate
 
@@ -140,7 +157,11 @@ def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
 
         params = request.params(job.seeds)
         found, arguments = arguments_of(
-            params, request.image, exact=request.is_exact, **request.inputs()
+            params,
+            request.image,
+            refiner=refiner,
+            exact=request.is_exact,
+            **request.inputs(),
         )
         generation = generate(model, job.prompt, *found, *adapters(request), **arguments)
         if request.is_exact:
@@ -152,6 +173,7 @@ def start(model: "LatentDiffusion", request: Request, job: Job) -> "Generation":
         model,
         job.prompt,
         *features(model, request),
+        *refined(refiner, request),
         seeds=job.seeds,
         steps=request.steps,
         size=request.size,
@@ -167,7 +189,17 @@ def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
     scale = request.guidance
     if scale is None:
         scale = float(model.settings.get("guidance", 7.5))
-    return [Guidance(scale, request.negative or None), *request.features(model), *adapters(request)]
+    negative = request.negative_at(scale) or None
+    if request.styles and request.negative and not negative:
+        say(f"guidance is off ({scale:g}): the negative prompt of the style has no effect")
+    return [Guidance(scale, negative), *request.features(model), *adapters(request)]
+
+
+def refined(refiner: "LatentDiffusion | None", request: Request) -> list["Feature"]:
+    """What hands the run over to a refiner, if there is one."""
+    from darkroom.generation.xl.refiner import Refiner
+
+    return [] if refiner is None else [Refiner(refiner, request.refiner_start or REFINER_START)]
 
 
 def adapters(request: Request) -> list["Feature"]:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from darkroom.app.drawing.styles import Style
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
 from darkroom.names import DEFAULT_MODEL
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from darkroom.generation.metadata import Params
 
 STRENGTH = 0.6
+REFINER_START = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,37 @@ class Request:
     embeddings: tuple[str, ...] = ()  # with --embedding, beside those that prompts name
     hypernetworks: tuple[HypernetworkRequest, ...] = ()  # with --hypernetwork
     clip_skip: int | None = None  # as A1111 counts: 1 skips nothing
+    styles: tuple[Style, ...] = ()  # that are in the prompts already
+    own_negative: str | None = None  # the negative prompt without the styles' words
+    refiner: str | None = None
+    refiner_start: float | None = None
     redrawn: "Params | None" = None  # of the picture given with --from
+
+    def styled(self, styles: tuple[Style, ...]) -> Self:
+        """Itself, its prompts in these styles.
+
+        Raises:
+            UsageError: there is no prompt to put into them.
+        """
+        if not styles:
+            return self
+        if not self.prompts:
+            raise usage("needs a PROMPT; the one in a picture is what it is", "--style")
+        prompts, negative = list(self.prompts), self.negative or ""
+        for style in styles:
+            prompts = [style.applied(prompt, "")[0] for prompt in prompts]
+            negative = style.applied("", negative)[1]
+        return replace(
+            self,
+            prompts=tuple(prompts),
+            negative=negative or None,
+            styles=(*self.styles, *styles),
+            own_negative=self.own_negative if self.styles else self.negative,
+        )
+
+    def negative_at(self, scale: float) -> str | None:
+        """The negative prompt at a guidance scale: without guidance, not that of the styles."""
+        return self.own_negative if self.styles and scale <= 1 else self.negative
 
     def checked(self) -> Self:
         """Itself, after a look at what does not fit together; files must be there.
@@ -67,11 +99,20 @@ class Request:
             raise usage("give a PROMPT, or --prompts FILE, or --from PICTURE")
         self.check_inputs()
         scale = self.guidance if self.guidance is not None else redrawn and redrawn.guidance
-        if self.negative and scale is not None and scale <= 1:
+        if scale is not None and scale <= 1 and self.negative_at(scale):
             raise usage(
                 f"has no effect at guidance {scale:g}; say --guidance above 1, or drop it",
                 "--negative",
             )
+        drawn = redrawn.negative if redrawn and self.negative is None else None
+        if drawn and self.guidance is not None and self.guidance <= 1:
+            raise usage(
+                f"at {self.guidance:g} the picture's negative prompt has no effect; drop it with "
+                '--negative ""',
+                "--guidance",
+            )
+        if self.refiner_start is not None and not self.refiner_name:
+            raise usage("has no effect without --refiner NAME", "--refiner-start")
         return self
 
     def check_inputs(self) -> None:
@@ -131,6 +172,12 @@ class Request:
         return self.model or (self.redrawn.model if self.redrawn else "") or self.DEFAULT
 
     @property
+    def refiner_name(self) -> str | None:
+        """The model that does the last steps, if one does."""
+        drawn = self.redrawn.refiner.name if self.redrawn and self.redrawn.refiner else None
+        return self.refiner or drawn
+
+    @property
     def lora_names(self) -> tuple[str, ...]:
         """Those of all LoRAs that will be needed, each once."""
         names = [lora.name for text in self.texts for lora in extract_loras(text)[1]]
@@ -174,7 +221,7 @@ class Request:
 
     def params(self, seeds: tuple[int, ...]) -> "Params":
         """The redrawn picture's parameters with what was said put over them."""
-        from darkroom.generation.metadata.params import SourceImage
+        from darkroom.generation.metadata.params import SourceImage, UsedRefiner
 
         params = self.redrawn
         assert params is not None
@@ -197,6 +244,12 @@ class Request:
             changes["embeddings"] = ()
         if self.hypernetworks:
             changes["hypernetworks"] = ()
+        if self.refiner or (self.refiner_start is not None and params.refiner):
+            old = params.refiner or UsedRefiner(name="", start=REFINER_START)
+            start = old.start if self.refiner_start is None else self.refiner_start
+            changes["refiner"] = UsedRefiner(name=self.refiner or old.name, start=start)
+        if self.prompts:
+            changes["styles"] = tuple(style.name for style in self.styles)
         image = params.image
         if self.image and image is None:
             changes["image"] = SourceImage(sha256="", strength=self.strength or STRENGTH)

@@ -107,6 +107,43 @@ Prompts = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Prompts, one a line.", rich_help_panel=PICTURE),
 ]
+Styles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style",
+        metavar="NAME",
+        autocompletion=values.complete_style,
+        help="Put the prompt into a style, such as cinematic; may be repeated.",
+        rich_help_panel=PICTURE,
+    ),
+]
+StylesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--styles",
+        metavar="FILE",
+        help="Further styles: TOML, or a styles.csv of A1111.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Refiner = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="A model that does the last steps, such as sdxl-refiner.",
+        autocompletion=values.complete_model,
+        rich_help_panel=RUN,
+    ),
+]
+RefinerStart = Annotated[
+    Any,
+    typer.Option(
+        metavar="X",
+        parser=values.refiner_start,
+        help="Where --refiner takes over, as a fraction of the way. Default: 0.8.",
+        rich_help_panel=RUN,
+    ),
+]
 Steps = Annotated[
     int | None,
     typer.Option(min=1, max=1000, metavar="N", help="Noise levels to visit.", rich_help_panel=RUN),

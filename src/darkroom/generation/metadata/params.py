@@ -74,6 +74,20 @@ class UsedDepth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedControl:
+    """One control network of a run, and its hint by its hash; see generation.control."""
+
+    net: str  # a model of this name must be there again; "" = it came as a network
+    fingerprint: str = ""  # of its weights
+    hint: str = ""  # SHA-256 of the pixels, RGB, 8 bits, at the run's size
+    weight: float = 1.0
+    start: float = 0.0  # of the run, as a fraction of its network calls
+    end: float = 1.0
+    guess: bool = False
+    fit: bool = False  # cropped to the run's aspect
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedRefiner:
     """The model that did the last steps."""
 
@@ -120,10 +134,12 @@ class Params:
     image: SourceImage | None = None
     inpaint: UsedInpaint | None = None
     depth: UsedDepth | None = None
+    controls: tuple[UsedControl, ...] = ()  # in the order in which they were given
     tile: bool = False  # decoded in tiles
     loras: tuple[UsedLora, ...] = ()  # in the order in which they were applied
     embeddings: tuple[UsedEmbedding, ...] = ()  # that the prompts use
     hypernetworks: tuple[UsedHypernetwork, ...] = ()  # in the order in which they act
+    styles: tuple[str, ...] = ()  # whose words are in the prompts
     refiner: UsedRefiner | None = None
     sizes: UsedSizes | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name

@@ -1,0 +1,1 @@
+"""X/Y/Z grids: axes, their cells, drawing what is missing, and the sheets."""
