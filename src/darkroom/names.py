@@ -19,7 +19,7 @@ SAMPLER_NAMES = (
 )
 SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
-ANNOTATOR_NAMES = ("canny", "depth", "normal", "scribble", "hed", "mlsd", "openpose")
+ANNOTATOR_NAMES = ("canny", "depth", "normal", "scribble", "hed", "mlsd", "seg", "openpose")
 DEVICE_NAMES = ("cpu", "cuda", "mps")
 DEFAULT_MODEL = "emoji"  # built in
 EDIT_MODEL = "emoji"  # of ``darkroom edit``

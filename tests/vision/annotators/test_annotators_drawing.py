@@ -1,5 +1,6 @@
 """Drawings and what leads to them, against controlnet_aux's and OpenCV's, pixel for pixel."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from darkroom.vision.annotators.drawing import WHITE, dot, limb, line
 from darkroom.vision.annotators.lines import segments
 from darkroom.vision.annotators.poses import poses, read
 from darkroom.vision.annotators.resampling import area, blur, blur_bytes, lanczos, resize
+from darkroom.vision.annotators.scenes import colours
 from darkroom.vision.annotators.soft_edges import difference_lines
 from darkroom.vision.annotators.surfaces import facing
 from vectors import controlnet_aux as theirs
@@ -125,6 +127,13 @@ def test_normals(vectors: dict) -> None:
     assert np.array_equal(facing(theirs.depth()), theirs.from_png(vectors["normals"]))
     with pytest.raises(ConfigError, match="background=2"):
         facing(theirs.depth(), background=2)
+
+
+def test_colours_of_segments(vectors: dict) -> None:
+    """ADE20K's, as ControlNet's training pictures have them."""
+    drawn = colours(np.arange(150)[None])[0]
+    digest = hashlib.sha256(drawn.tobytes()).hexdigest()
+    assert [list(drawn.shape), digest] == vectors["palette"]
 
 
 # --- against OpenCV

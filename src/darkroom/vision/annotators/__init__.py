@@ -14,6 +14,7 @@ from darkroom.vision.annotators.canny import canny
 from darkroom.vision.annotators.depth import depth, normals
 from darkroom.vision.annotators.lines import mlsd
 from darkroom.vision.annotators.poses import openpose
+from darkroom.vision.annotators.scenes import seg
 from darkroom.vision.annotators.soft_edges import hed, scribble
 
 __all__ = ["KINDS", "Kind", "annotate"]
@@ -42,6 +43,7 @@ KINDS: Mapping[str, Kind] = {
     "scribble": Kind(scribble, ("ControlNetHED.pth",), optional=True),
     "hed": Kind(hed, ("ControlNetHED.pth",)),
     "mlsd": Kind(mlsd, ("mlsd_large_512_fp32.pth",)),
+    "seg": Kind(seg, ("upernet_global_small.pth",)),
     "openpose": Kind(openpose, ("body_pose_model.pth",)),
 }
 

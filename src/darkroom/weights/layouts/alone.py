@@ -10,7 +10,7 @@ from torch import Tensor
 from darkroom.errors import LayoutError
 from darkroom.weights.layout import Layout, StateDict, convert
 from darkroom.weights.layouts import distilbert, dual_encoder, resnet, segmentation
-from darkroom.weights.layouts.annotators import body_pose, dpt, line_segments, soft_edges
+from darkroom.weights.layouts.annotators import body_pose, dpt, line_segments, scene, soft_edges
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
@@ -42,6 +42,7 @@ ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
     "T2I-adapter (diffusers)": Alone(t2i_adapter.diffusers_sizes, t2i_adapter.DIFFUSERS),
     "annotator: body pose": Alone(body_pose.body_pose_sizes, body_pose.OPENPOSE),
     "annotator: lines": Alone(line_segments.line_segments_sizes, line_segments.MLSD),
+    "annotator: segments": Alone(scene.scene_sizes, scene.UPERNET),
     "annotator: soft edges": Alone(soft_edges.soft_edges_sizes, soft_edges.CONTROLNET),
     "depth estimator": Alone(dpt.dpt_sizes, dpt.EITHER),
     "CLIP from scratch": Alone(dual_encoder.dual_encoder_sizes, dual_encoder.BOOK),
