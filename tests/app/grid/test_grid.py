@@ -62,6 +62,8 @@ def test_words_are_searched_and_replaced():
         ("a blue fox", "blue"),
         ("a  fox", None),
     ]
+    both = [axis("replace=red,blue", {}), axis("replace=fox,cat", {}), NOTHING]
+    assert cells(BASE, both)[-1].prompt == "a blue cat"
     with pytest.raises(UsageError, match="'cow' is in none of the prompts"):
         applied("replace=cow,cat")
 

@@ -115,7 +115,7 @@ def grid(
         raise usage(f"give an axis, such as --x steps=10,20,30; NAME is one of {' '.join(NAMES)}")
     axes = [axis(text, known) if text else NOTHING for text in said]
     axes[0] = against(ab) if ab else axes[0]
-    names = [found.name for found in axes if found.name]
+    names = [found.name for found in axes if found.name not in ("", "replace")]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise usage(f"{doubled} is on two axes")
     if not texts:
