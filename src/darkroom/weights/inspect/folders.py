@@ -76,6 +76,8 @@ def _pipeline(folder: Path) -> FileReport:
     inputs = inputs if type(inputs) is int else None
     outputs = unet.get("out_channels", 4)
     beside = inputs - outputs if inputs and type(outputs) is int else 0
+    if beside == outputs + 1:  # a mask and masked latents, of however many channels
+        beside = 5
     known = lookup(str(index.get("_name_or_path", "")))
     kind = PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")), "")
     missing = [part for part in ("unet", "vae", "text_encoder") if part in parts]
