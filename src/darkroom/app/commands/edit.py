@@ -4,6 +4,7 @@ import typer
 
 from darkroom.app.drawing.edit import EditRequest
 from darkroom.app.drawing.saving import destination, draw_and_save, prompt_texts
+from darkroom.app.drawing.styles import chosen
 from darkroom.app.options import drawing as options
 from darkroom.app.options import editing
 from darkroom.app.outcome import EXIT_CODES
@@ -42,12 +43,16 @@ def edit(
     seed: options.Seed = None,
     count: options.Count = None,
     lora: options.Loras = None,
+    style: options.Styles = None,
+    styles: options.StylesFile = None,
     redraw: options.Redraw = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     spacing: options.Spacing = None,
     guidance: options.Guidance = None,
     clip_skip: options.ClipSkip = None,
+    refiner: options.Refiner = None,
+    refiner_start: options.RefinerStart = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     out: options.Out = "pictures",
@@ -76,6 +81,8 @@ def edit(
         device=device,
         clip_skip=clip_skip,
         loras=tuple(lora or ()),
+        refiner=refiner,
+        refiner_start=refiner_start,
         edited=image,
         mask=mask,
         extend=extend,
@@ -83,6 +90,6 @@ def edit(
         padding=padding,
         harmonise=harmonise,
         feather=feather,
-    )
+    ).styled(chosen(style or (), styles))
     where = destination(out, count or 1, json=json, preview=preview, no_mark=no_mark)
     draw_and_save(ctx.obj, said, redraw, where)
