@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from darkroom.generation.adapters.embedding import Embedding
     from darkroom.generation.adapters.hypernetwork import Hypernetwork
     from darkroom.generation.adapters.lora import Lora
+    from darkroom.generation.control import Control
     from darkroom.generation.control.depth import DepthGuide
     from darkroom.generation.generate import develop, generate
     from darkroom.generation.guidance import Guidance
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Control",
     "DarkroomError",
     "DepthGuide",
     "Embedding",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Control": "generation.control",
     "DarkroomError": "errors",
     "DepthGuide": "generation.control.depth",
     "Embedding": "generation.adapters.embedding",

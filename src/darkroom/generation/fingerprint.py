@@ -13,7 +13,7 @@ _VALUES = 8  # of each end of every tensor: enough to tell fine-tunings apart, a
 
 
 @torch.no_grad()
-def fingerprint(model: LatentDiffusion) -> str:
+def fingerprint(model: LatentDiffusion | nn.Module) -> str:
     """16 hexadecimal digits from the names, shapes and end values of all weights."""
     names, values = [], []
     for part in _modules(model):
@@ -27,7 +27,10 @@ def fingerprint(model: LatentDiffusion) -> str:
     return digest.hexdigest()[:16]
 
 
-def _modules(model: LatentDiffusion) -> Iterator[nn.Module]:
+def _modules(model: LatentDiffusion | nn.Module) -> Iterator[nn.Module]:
+    if isinstance(model, nn.Module):
+        yield model
+        return
     towers = getattr(model.text_encoder, "towers", None) or (model.text_encoder,)
     for part in (model.unet, model.autoencoder, *towers, model.depth):
         if isinstance(part, nn.Module):

@@ -1,6 +1,8 @@
 """Draw a picture again from its own parameters."""
 
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +10,7 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError
 from darkroom.generation.adapters import embedding, hypernetwork, lora
 from darkroom.generation.control import depth as depths
+from darkroom.generation.control import feature as controlling
 from darkroom.generation.feature import Feature
 from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.generate import generate
@@ -31,6 +34,8 @@ def redraw(
     mask: Mask | ImageLike | None = None,
     photo: ImageLike | None = None,
     depth: depths.DepthLike | None = None,
+    hints: Sequence[ImageLike] = (),
+    nets: Sequence[controlling.Net | str | os.PathLike[str]] = (),
     refiner: LatentDiffusion | None = None,
     exact: bool = True,
 ) -> Picture:
@@ -46,6 +51,8 @@ def redraw(
         mask: that part, if it was not the transparent one.
         photo: the picture whose depths were kept, if they were.
         depth: the depth map that was given, if one was.
+        hints: what control networks were given, in order.
+        nets: those networks; none = by the names in the parameters.
         refiner: the model that did the last steps, if one did.
         exact: refuse other weights and other input pictures.
 
@@ -71,6 +78,8 @@ def redraw(
         mask=mask,
         photo=photo,
         depth=depth,
+        hints=hints,
+        nets=nets,
         refiner=refiner,
         exact=exact,
     )
@@ -97,6 +106,8 @@ def arguments_of(
     mask: Mask | ImageLike | None = None,
     photo: ImageLike | None = None,
     depth: depths.DepthLike | None = None,
+    hints: Sequence[ImageLike] = (),
+    nets: Sequence[controlling.Net | str | os.PathLike[str]] = (),
     refiner: LatentDiffusion | None = None,
     exact: bool = True,
 ) -> tuple[list[Feature], dict[str, Any]]:
@@ -126,6 +137,7 @@ def arguments_of(
     features += refining.again(params, refiner, exact=exact)
     features += inpainting.again(params, edited, mask, exact=exact)
     features += depths.again(params, photo, depth, exact=exact)
+    features += controlling.again(params, hints, nets, exact=exact)
     if params.image is not None:
         if image is None:
             raise ConfigError("the picture was drawn from another image: give that image too")

@@ -4,6 +4,7 @@ from darkroom.generation.metadata.files import read_params
 from darkroom.generation.metadata.params import (
     Params,
     SourceImage,
+    UsedControl,
     UsedDepth,
     UsedEmbedding,
     UsedHypernetwork,
@@ -16,6 +17,7 @@ from darkroom.generation.metadata.params import (
 __all__ = [
     "Params",
     "SourceImage",
+    "UsedControl",
     "UsedDepth",
     "UsedEmbedding",
     "UsedHypernetwork",
