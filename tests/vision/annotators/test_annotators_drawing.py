@@ -220,8 +220,8 @@ def test_scribble_without_a_network() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "error", "message"),
     [
-        ("hed", {}, ConfigError, "'hed' needs a network; load ControlNetHED.pth"),
-        ("openpose", {}, ConfigError, "load body_pose_model.pth"),
+        ("hed", {}, ConfigError, "'hed' needs a network; load hf:lllyasviel/Ann.*:ControlNetHED"),
+        ("openpose", {}, ConfigError, "load hf:.*:body_pose_model.pth"),
         ("hed", {"model": nn.Linear(1, 1)}, ModelMismatchError, "not a Linear"),
         ("mlsd", {"model": nn.Linear(1, 1)}, ModelMismatchError, "mlsd_large_512_fp32.pth"),
         ("openpose", {"model": SaysLines()}, ModelMismatchError, "not a SaysLines"),

@@ -25,7 +25,7 @@ class Kind:
     """One kind of hint."""
 
     draw: Callable[..., Image.Image]  # (image, **options), or (image, model, **options)
-    files: tuple[str, ...] = ()  # public files with a network for it, the best known first
+    files: tuple[str, ...] = ()  # public networks for it, as ``load`` takes them
     optional: bool = False  # the network may be left out
 
     @property
@@ -35,16 +35,17 @@ class Kind:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+ANNOTATORS = "hf:lllyasviel/Annotators"
 DEPTH_FILES = ("dpt_hybrid-midas-501f0c75.pt", "Intel/dpt-hybrid-midas")
 KINDS: Mapping[str, Kind] = {
     "canny": Kind(canny),
     "depth": Kind(depth, DEPTH_FILES),
     "normal": Kind(normals, DEPTH_FILES),
-    "scribble": Kind(scribble, ("ControlNetHED.pth",), optional=True),
-    "hed": Kind(hed, ("ControlNetHED.pth",)),
-    "mlsd": Kind(mlsd, ("mlsd_large_512_fp32.pth",)),
-    "seg": Kind(seg, ("upernet_global_small.pth",)),
-    "openpose": Kind(openpose, ("body_pose_model.pth",)),
+    "scribble": Kind(scribble, (f"{ANNOTATORS}:ControlNetHED.pth",), optional=True),
+    "hed": Kind(hed, (f"{ANNOTATORS}:ControlNetHED.pth",)),
+    "mlsd": Kind(mlsd, (f"{ANNOTATORS}:mlsd_large_512_fp32.pth",)),
+    "seg": Kind(seg, (f"{ANNOTATORS}:upernet_global_small.pth",)),
+    "openpose": Kind(openpose, (f"{ANNOTATORS}:body_pose_model.pth",)),
 }
 
 
