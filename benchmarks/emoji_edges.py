@@ -67,7 +67,7 @@ class Artist:
         """One picture, of seed 1."""
         if hint is None and prompt in self.alone:
             return self.alone[prompt]
-        features = [dr.Guidance(self.guidance if prompt else 1.0)]
+        features: list[Any] = [dr.Guidance(self.guidance if prompt else 1.0)]
         if hint is not None:
             features.append(dr.Control(self.net, hint))
         (made,) = dr.develop(self.model, prompt, *features, seeds=[1], steps=self.steps)

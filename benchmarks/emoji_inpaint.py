@@ -62,7 +62,7 @@ def cut_outs(folder: Path, emoji: metric.Emoji, rows: np.ndarray, side: int = SI
     found = []
     for i in rows:
         with Image.open(folder / emoji.rows[i]["file_name"]) as image:
-            small = image.convert("RGBA").convert("RGBa").resize((side,) * 2, Image.Resampling.BOX)
+            small = image.convert("RGBA").convert("RGBa").resize((side, side), Image.Resampling.BOX)
         found.append(np.asarray(small, dtype=np.float32) / 255)
     return np.stack(found)
 
