@@ -152,7 +152,8 @@ def _follow(answer: Answer, title: str, target: Path, steps: "Iterator[Step]") -
     """Take every step, with a bar for each thing that is gone through."""
     notes: list[str] = []
     with closing(steps):  # type: ignore[type-var]
-        step = next(steps)
+        step: Step | None = next(steps)
+        total = step.total
         while step is not None:
             hashing = step.file.startswith("hashing")
             with Progress(step.file if hashing else title, step.total, "bytes") as bar:

@@ -87,7 +87,11 @@ def convert(
     path, notes = located.path, list[str]()
     report = inspect(path) if path.is_file() else None
     kind = report.kind if report else ""
-    if kind == "textual inversion" or path.suffix.lower() in (".png", ".webp", ".jpg", ".jpeg"):
+    if (
+        kind == "textual inversion"
+        or to == "a1111"
+        or path.suffix.lower() in (".png", ".webp", ".jpg", ".jpeg")
+    ):
         fill = _embedding(path, target, _form(to, EMBEDDING_FORMS, "a1111"), number)
     elif kind == "LoRA":
         if to is not None:
@@ -264,7 +268,7 @@ def _embedding(path: Path, target: Path, form: str, dtype: torch.dtype | None) -
     if form == "diffusers" and len(vectors) == 1:
         named = {file.words[0]: vectors[0]}
     else:
-        names = ("emb_params",) if len(vectors) == 1 else ("clip_l", "clip_g")
+        names: tuple[str, ...] = ("emb_params",) if len(vectors) == 1 else ("clip_l", "clip_g")
         named = dict(zip(names, vectors, strict=True))
     return lambda place: [TensorFile(place, named, {"format": "pt"})]
 
