@@ -22,7 +22,7 @@ DTYPE_NAMES = ("float32", "float16", "bfloat16")
 ANNOTATOR_NAMES = ("canny", "depth", "normal", "scribble", "hed", "mlsd", "seg", "openpose")
 DEVICE_NAMES = ("cpu", "cuda", "mps")
 DEFAULT_MODEL = "emoji"  # built in
-EDIT_MODEL = "emoji"  # of ``darkroom edit``
+EDIT_MODEL = "emoji-inpaint"  # of ``darkroom edit``; built in
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

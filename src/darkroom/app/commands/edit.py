@@ -37,7 +37,7 @@ def edit(
     padding: editing.Padding = None,
     harmonise: editing.Harmonise = False,
     feather: editing.Feather = None,
-    model: options.Model = None,
+    model: editing.Model = None,
     negative: options.Negative = None,
     size: options.Size = None,
     seed: options.Seed = None,

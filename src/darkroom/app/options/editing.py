@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from darkroom.app import values
+from darkroom.app.options.drawing import PICTURE
+from darkroom.names import EDIT_MODEL
 
 PART = "Which part, and how"
 MOST = 4096  # pixels
@@ -31,6 +33,15 @@ Edited = Annotated[
         metavar="IMAGE",
         show_default=False,
         help="The picture to change. Without --mask, what is transparent in it is painted.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help=f"A name (`darkroom models list`), file or folder. Default: {EDIT_MODEL}.",
+        autocompletion=values.complete_model,
+        rich_help_panel=PICTURE,
     ),
 ]
 Mask = Annotated[
