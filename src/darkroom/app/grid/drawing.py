@@ -29,13 +29,16 @@ class Batch:
 def draw(todo: Sequence[Cell]) -> Generator[tuple[Cell, "Picture"]]:
     """Yield each cell's picture when it is finished, with progress on stderr."""
     session = Session()
-    with Progress("drawing", len(todo), "picture") as bar:
+    bar = Progress("drawing", len(todo), "picture").__enter__()
+    try:
         for name in dict.fromkeys(_models(cell) for cell in todo):
             cells = [cell for cell in todo if _models(cell) == name]
             session.models.clear()  # one checkpoint at a time
             for cell, picture in _of_one_model(session, cells):
                 bar.advance(1)
                 yield cell, picture
+    finally:
+        bar.__exit__(None, None, None)
 
 
 def _of_one_model(session: Session, cells: list[Cell]) -> Generator[tuple[Cell, "Picture"]]:
