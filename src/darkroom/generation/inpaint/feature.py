@@ -42,7 +42,8 @@ class Inpaint(Feature):
             what is opaque. None: where ``image`` is transparent.
         strength: fraction of the steps to take; 1 starts from noise alone, less keeps something of
             what was under the mask. To be left out beside ``ImageToImage``, which says it then.
-        only_masked: draw the mask's surroundings alone, at the run's full size.
+        only_masked: draw the mask's surroundings alone, at the run's full size. Hints and starts of
+            other features must then show that part, too.
         padding: how many pixels around the mask that shows; they say what the rest looks like.
         harmonise: keep what the network made of the rest, too.
         feather: over how many pixels the two fade into each other: inside of the mask; with
