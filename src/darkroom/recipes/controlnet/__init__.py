@@ -10,10 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError
+from darkroom.generation.control import Control
+from darkroom.generation.generate import develop
+from darkroom.generation.guidance import Guidance
+from darkroom.images import grid, to_pictures
 from darkroom.models.control.controlnet import ControlNet
 from darkroom.models.unet import UNet
 from darkroom.recipes.running.showing import (
@@ -30,6 +35,7 @@ from darkroom.training.captions import over_grounds
 from darkroom.training.data import captioned, open_data
 from darkroom.training.fit import Draw, FitStep, Training
 from darkroom.vision.annotators.canny import edges
+from darkroom.weights.load import load
 from darkroom.weights.save import save
 
 
@@ -70,6 +76,7 @@ def train(config: Config) -> Iterator[FitStep]:
     yield from run.steps(Loss(config, base, net, gallery))
     net.load_state_dict(training.averaged())
     save(net.half().eval(), config.out / "model")
+    draw_samples(run, config, gallery)
     run.finish(controlnet=net)
 
 
@@ -112,6 +119,23 @@ class Loss:
             texts.append("" if dropped < config.empty else self.gallery.caption(variant, g))
         images = over_grounds(pixels, shown)
         return images, edges_of(images, thresholds), texts
+
+
+def draw_samples(run: Run, config: Config, gallery: Gallery, count: int = 12) -> None:
+    """Pictures, their edges, and what the base makes of those."""
+    model, size = load_base(config)
+    net = load(config.out / "model", dtype="float32", device=config.fit.place)
+    items = gallery.choose(Draw(config.fit.seed, config.fit.steps), count)
+    images, hints, texts = Loss(config, model, net, gallery).batch(items)
+    shown: list[Image.Image] = []
+    for picture, hint, text in zip(
+        to_pictures(images), to_pictures(hints * 2 - 1), texts, strict=True
+    ):
+        scale = model.settings.get("guidance", 7.5) if text else 1.0
+        features = Guidance(scale), Control(net, hint)
+        (made,) = develop(model, text, *features, seeds=[0], size=(size, size))
+        shown += [picture, hint, made.image]
+    run.picture("samples", grid(shown, 12), "; ".join(text or "(no words)" for text in texts))
 
 
 def edges_of(images: Tensor, thresholds: Sequence[Sequence[float]]) -> Tensor:
