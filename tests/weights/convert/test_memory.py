@@ -35,7 +35,7 @@ print(step.total, peak - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' own counts")
 def test_merging_files_of_full_size(tmp_path):
-    """Measured: 2.1 GB each, at most a few hundred MB of memory that is not the files' own."""
+    """2.1 GB each; memory that is not the files' own stays under 1 GB."""
     parts = {}
     kinds = (("unet", UNet, SD15), ("autoencoder", Autoencoder, SD_AUTOENCODER),
              ("text", ClipTextModel, CLIP_L))  # fmt: skip

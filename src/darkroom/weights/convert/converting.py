@@ -266,7 +266,7 @@ def _embedding(path: Path, target: Path, form: str, dtype: torch.dtype | None) -
         if len(stored) == 1:
             vectors = [tensor.to(getattr(torch, next(iter(stored)))) for tensor in vectors]
     if form == "diffusers" and len(vectors) == 1:
-        named = {file.words[0]: vectors[0]}
+        named: dict[str, Tensor] = {file.words[0]: vectors[0]}
     else:
         names: tuple[str, ...] = ("emb_params",) if len(vectors) == 1 else ("clip_l", "clip_g")
         named = dict(zip(names, vectors, strict=True))
