@@ -15,6 +15,7 @@ import typer
 
 from darkroom.app.commands import (
     bench,
+    control,
     data,
     doctor,
     edit,
@@ -112,7 +113,7 @@ def options(
     """Hold the options of ``darkroom`` itself."""
 
 
-for verb in (generate, edit, grid, inspect, doctor, bench, train, search):
+for verb in (generate, edit, control, grid, inspect, doctor, bench, train, search):
     verb.add_to(app)
 models.add_to(app)
 data.add_to(app)

@@ -79,9 +79,11 @@ class Control(Feature):
         self._fitted: tuple[UNet, ControlNet] | None = None  # a change, on its base
 
     def natural_size(self, factor: int, own: tuple[int, int]) -> tuple[int, int]:
-        """The hint's own size, rounded down."""
+        """The hint's size, or its aspect at about ``own`` where it is larger than that."""
         width, height = self.hint.size
-        return max(height // factor, 1) * factor, max(width // factor, 1) * factor
+        scale = min(1.0, math.sqrt(own[0] * own[1] / (width * height)))
+        height, width = (max(int(side * scale) // factor, 1) * factor for side in (height, width))
+        return height, width
 
     def prepare(self, run: Run) -> Run:
         check_base(self.net, run)

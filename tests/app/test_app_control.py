@@ -1,0 +1,67 @@
+"""``darkroom control`` on a tiny real model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import darkroom as dr
+import oracles
+from darkroom.generation.metadata import read_params
+from darkroom.models.control.controlnet import ControlNet
+
+FAST = ("--steps", "2")
+
+
+@pytest.fixture
+def line(darkroom, model_folder):
+    """The flags for the tiny model and a random network for it; a photograph lies beside."""
+    rng = np.random.default_rng(1)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    small.resize((64, 64)).save("photo.png")
+    model = dr.load(model_folder, device="cpu")
+    net = ControlNet.from_unet(model.unet, model.autoencoder.factor).eval()
+    oracles.randomize(net)
+    dr.save(net, "net")
+    return ("--model", str(model_folder), "--net", "net")
+
+
+def test_a_photograph_s_edges_and_the_same_again(darkroom, line):
+    options = ("--kind", "canny", "--low", "10", "--high", "250")
+    act = ("--weight", "0.5", "--end", "0.9", "--save-hint", "h.png", "--seed", "7")
+    ended = darkroom("control", "photo.png", "a cat", *line, *FAST, *options, *act)
+    assert ended.code == 0, ended.error
+    drawn = ended.out.strip()
+    (used,) = read_params(drawn).controls
+    assert (used.net, used.weight, used.end) == ("net", 0.5, 0.9)
+    ended = darkroom("control", "photo.png", *line, *options, "--from", drawn, "--out", "b.png")
+    assert ended.code == 0, ended.error
+    assert Image.open("b.png").tobytes() == Image.open(drawn).tobytes()
+    ended = darkroom("control", "--hint", "h.png", *line, "--from", drawn, "--out", "c.png")
+    assert ended.code == 0, ended.error
+    assert Path("c.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_two_nets_and_hints(darkroom, line):
+    hints = ("--hint", "photo.png", "--hint", "photo.png", "--net", "net", "--guess")
+    ended = darkroom("control", "a cat", *line, *hints, *FAST, "--weight", "1", "--weight", "0.2")
+    assert ended.code == 0, ended.error
+    used = read_params(ended.out.strip()).controls
+    assert [(one.weight, one.guess) for one in used] == [(1.0, True), (0.2, True)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("photo.png", "a cat", "--kind", "cany"), "did you mean 'canny'"),
+        (("a cat", "--hint", "photo.png", "--kind", "canny"), "no effect without a PHOTO"),
+        (("photo.png", "a cat", "--kind", "hed", "--low", "3"), "an option of canny"),
+        (("photo.png", "a cat", "--weight", "1", "--weight", "2"), "give one for all 1 nets"),
+        (("missing.png", "a cat"), "missing.png"),
+    ],
+)
+def test_flags_that_do_not_fit(darkroom, line, flags, message):
+    ended = darkroom("control", *flags, *line, *FAST)
+    assert ended.code != 0
+    assert message in ended.error
