@@ -13,8 +13,9 @@ from darkroom.generation.feature import Feature
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage
-from darkroom.generation.inpaint import Inpaint, pad_canvas
+from darkroom.generation.inpaint import pad_canvas
 from darkroom.generation.inpaint.canvas import around, pasted, widened
+from darkroom.generation.inpaint.feature import Inpaint
 from darkroom.generation.metadata import Params, infotext, read_params
 from darkroom.generation.redraw import redraw
 from darkroom.masks import Mask
