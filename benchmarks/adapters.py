@@ -189,8 +189,8 @@ def markdown(fields: dict[str, Any]) -> str:
         machine.line(fields["machine"]),
         "",
         "Fresh processes on one thread, in turns; medians. Live: read and attached. Fused: read "
-        "and written into the weights. Undone: from fused to the weights as they were (ours bit for "
-        "bit). Memory: the peak above the open model, in GB. Ratios are diffusers' figure over "
+        "and written into the weights. Undone: from fused to the weights as they were (ours bit "
+        "for bit). Memory: the peak above the open model, in GB. Ratios are diffusers' figure over "
         "ours, above 1 is quicker or smaller.",
         "",
         "| | | diffusers + peft | darkroom | ratio | ratio of CPU time |",

@@ -21,3 +21,21 @@ def test_a_container_s_limit_counts_the_cache_as_free(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     assert machine._cgroup(tmp_path) is None
     assert machine._cgroup(Path("/nowhere")) is None
+
+
+def test_paging_out_loses_nothing(tmp_path):
+    import mmap
+
+    import torch
+
+    from darkroom.machine import page_out
+
+    path = tmp_path / "x"
+    path.write_bytes(bytes(range(256)) * 64)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    for tensor in (torch.frombuffer(mapped, dtype=torch.uint8), torch.ones(16_384).byte()):
+        before = tensor.clone()
+        tensor[5] = before[5] = 77  # private from here on
+        page_out(tensor.data_ptr() + 1, tensor.nbytes - 1)
+        assert torch.equal(tensor, before)

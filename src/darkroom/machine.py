@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,3 +67,20 @@ def _cgroup(folder: Path = Path("/sys/fs/cgroup")) -> Memory | None:
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return None
     return Memory(limit, max(limit - used + kept, 0))
+
+
+def page_out(address: int, size: int) -> None:
+    """Say that memory is not needed for now: pages of files leave it, to be read again if touched.
+
+    Nothing is lost, whatever the memory is. Does nothing where the system does not know of it.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+    import mmap
+
+    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    whole = (address + size - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if whole > 0:
+        advice = 21  # MADV_PAGEOUT, since Linux 5.4; others answer with an error
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(whole), advice)

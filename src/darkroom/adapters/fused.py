@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from darkroom.adapters.lora import LayerChange, target
 from darkroom.errors import ModelMismatchError
+from darkroom.machine import page_out
 from darkroom.ops.packed import Packed
 
 
@@ -15,8 +16,8 @@ class Fused:
     """Changes by the path of the layer, added to the model's parameters until ``detach``.
 
     A changed parameter gets new memory, its own stays where it is: ``detach`` puts that back, so
-    the model is bit for bit what it was. Until then both are held. Leaving a ``with`` block
-    detaches, too.
+    the model is bit for bit what it was. Until then both are held, the own one without memory
+    where it is a mapped file. Leaving a ``with`` block detaches, too.
 
     Args:
         changes: each with its weight. All are differences of the weights as they are now; they
@@ -70,6 +71,8 @@ class Fused:
         changed = total.to(own.dtype)
         self._before.append((parameter, own, changed))
         parameter.data = changed
+        if own.device.type == "cpu":
+            page_out(own.data_ptr(), own.nbytes)
 
     def detach(self) -> None:
         """Put the model's own parameters back, bit for bit. Again is no error.
