@@ -90,3 +90,41 @@ def test_another_network(folder, picture, tmp_path) -> None:
     assert dr.develop(bare, "a cat", guide, steps=2, seeds=[1])
     with pytest.raises(UsageError, match=r"ends in \.png"):
         depth_guide(model, picture, network=never, save=tmp_path / "depth.jpg")
+
+
+def test_control_with_a_depth_checkpoint(folder, picture, darkroom, tmp_path) -> None:
+    """Says that it is told depth, saves the map, and draws the picture again bit for bit."""
+    drawn = darkroom(
+        "control", picture, "a cat", "--kind", "depth", "--model", folder, "--steps", 3,
+        "--seed", 5, "--save-hint", tmp_path / "map.png", "--out", tmp_path / "a.png",
+    )  # fmt: skip
+    assert drawn.code == 0, drawn.err
+    assert "is a depth checkpoint and is told the map itself" in drawn.err
+    assert open_depth(tmp_path / "map.png").max() == 65535
+    again = darkroom(
+        "control", picture, "--from", tmp_path / "a.png", "--model", folder,
+        "--out", tmp_path / "b.png",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    assert pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")
+    alone = darkroom(
+        "control", "a cat", "--hint", tmp_path / "map.png", "--model", folder, "--steps", 2,
+        "--out", tmp_path / "c.png",
+    )  # fmt: skip
+    assert alone.code == 0, alone.err
+    refused = darkroom(
+        "control", picture, "a", "--kind", "depth", "--net", "x", "--model", folder
+    )  # fmt: skip
+    assert refused.code == 2
+    assert "is told depth itself" in refused.error
+
+
+def test_control_without_one(model_folder, picture, darkroom) -> None:
+    ended = darkroom("control", picture, "a cat", "--kind", "depth", "--model", model_folder)
+    assert ended.code == 2
+    assert "no depth ControlNet is registered; get one with" in ended.error
+
+
+def pixels(path: Path) -> bytes:
+    with Image.open(path) as picture:
+        return picture.convert("RGB").tobytes()
