@@ -71,6 +71,8 @@ def test_it_learns_resumes_and_leaves_a_model(captioned, base, tmp_path):
     model = dr.load(tmp_path / "run" / "model")
     assert model.unet.config.in_channels == 9
     assert model.unet.input.weight[:, 4:].abs().sum() > 0
+    index = json.loads((tmp_path / "run" / "model" / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionInpaintPipeline"
     assert (tmp_path / "run" / "report.html").is_file()
     again = write(
         tmp_path, INPAINTING, data=captioned, base=tmp_path / "run" / "model", steps=1,
@@ -172,6 +174,7 @@ def test_a_lean_model_takes_the_rest_from_a_built_in_base(captioned, base, tmp_p
     inpainting.leave_out(folder, "emoji")
     assert {part.name for part in folder.iterdir() if part.is_dir()} == {"unet", "scheduler"}
     index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
     assert index["_darkroom"]["parts_of"] == {"emoji": ["text_encoder", "tokenizer", "vae"]}
     path = write(tmp_path, INPAINTING, data=captioned, base=base, out=tmp_path / "run", steps=1)
     with pytest.raises(ConfigError, match="only a built-in model is where the finished one is"):

@@ -55,9 +55,6 @@ from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.single_file import ALONE, OWN
 
-# by the channels that the U-Net takes beside the latents
-TASKS = {5: "Inpaint", 1: "Depth2Img", 4: "InstructPix2Pix"}
-
 
 def save(model: LatentDiffusion | PixelDiffusion | nn.Module, path: str | os.PathLike[str]) -> Path:
     """Write a model: to a folder as diffusers writes it, or to a ``.safetensors`` single file.
@@ -181,10 +178,11 @@ def _pipeline(model: LatentDiffusion) -> str:
     if encoder.scored:
         return "StableDiffusionXLImg2ImgPipeline"
     xl = "XL" if encoder.size_channels else ""
-    beside = 0
-    if isinstance(model.unet, UNet):
-        beside = model.unet.config.in_channels - model.autoencoder.channels
-    return f"StableDiffusion{xl}{TASKS.get(beside, '')}Pipeline"
+    task, latent = "", model.autoencoder.channels
+    if isinstance(model.unet, UNet):  # by what it takes beside the latents: a mask, a picture, ...
+        tasks = {latent + 1: "Inpaint", 1: "Depth2Img", latent: "InstructPix2Pix"}
+        task = tasks.get(model.unet.config.in_channels - latent, "")
+    return f"StableDiffusion{xl}{task}Pipeline"
 
 
 def _own_words(model: LatentDiffusion) -> dict[str, Any]:
