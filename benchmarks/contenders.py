@@ -26,6 +26,7 @@ class Inputs:
         self.text = torch.randn(2, 77, width, generator=generator)
         self.mask = (torch.arange(side) > side // 2).float().expand(2, 1, side, side)
         self.masked = torch.randn(2, 4, side, side, generator=generator)
+        self.hint = torch.rand(1, 3, 8 * side, 8 * side, generator=generator)
 
 
 class Diffusers:
@@ -35,6 +36,7 @@ class Diffusers:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.pipe = folder, self.load(folder)
+        self.net: Any = None
 
     @staticmethod
     def load(folder: Path) -> Any:
@@ -68,6 +70,23 @@ class Diffusers:
         return network(x, torch.tensor(500), encoder_hidden_states=text).sample
 
     @torch.no_grad()
+    def control(self, x: Tensor, hint: Tensor, text: Tensor) -> Tensor:
+        if self.net is None:
+            from diffusers.models.controlnets.controlnet import ControlNetModel
+
+            self.net = ControlNetModel.from_unet(self.pipe.unet).eval()
+            net = self.net
+            hinted = net.controlnet_cond_embedding
+            trained(hinted.conv_in, hinted.blocks, hinted.conv_out)
+            trained(net.controlnet_down_blocks, net.controlnet_mid_block)
+        t = torch.tensor(500)
+        down, middle = self.net(x, t, text, hint, return_dict=False)
+        return self.pipe.unet(
+            x, t, encoder_hidden_states=text, down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample  # fmt: skip
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         return self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
 
@@ -87,6 +106,7 @@ class Darkroom:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.model = folder, self.load(folder)
+        self.net: Any = None
 
     @staticmethod
     def load(folder: Path) -> Any:
@@ -111,6 +131,19 @@ class Darkroom:
         network = widened(self.model.unet, "input", 9)
         x = torch.cat((x, mask, masked), dim=1)
         return network(x, torch.full((len(x),), 500.0), text)
+
+    @torch.no_grad()
+    def control(self, x: Tensor, hint: Tensor, text: Tensor) -> Tensor:
+        if self.net is None:
+            from darkroom.models.control.controlnet import ControlNet
+
+            self.net = net = ControlNet.from_unet(self.model.unet).eval()
+            trained(net.hint.input, net.hint.blocks, net.hint.output)
+            trained(net.zero, net.zero_middle)
+            self.encoded = net.hint(hint)  # the same for every step
+        t = torch.full((len(x),), 500.0)
+        residuals = self.net.residuals(x, t, text, self.encoded)
+        return self.model.unet(x, t, text, None, residuals)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -140,9 +173,20 @@ def job(contender: Any, task: str, inputs: Inputs, steps: int) -> np.ndarray:
         "unet1": lambda: contender.unet(x[:1], text[:1]),
         "unet2": lambda: contender.unet(x, text),
         "inpaint": lambda: contender.inpaint(x, inputs.mask, inputs.masked, text),
+        "control": lambda: contender.control(x, inputs.hint, text),
         "decode": lambda: contender.decode(x[:1]),
     }
     return jobs[task]().numpy()
+
+
+def trained(*parts: nn.Module) -> None:
+    """Weights that are not zero, the same for the same layers in the same order."""
+    generator = torch.Generator().manual_seed(3)
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in layers:
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.02)
+        assert layer.bias is not None
+        layer.bias.zero_()
 
 
 def widened(unet: nn.Module, name: str, channels: int) -> Any:

@@ -35,6 +35,7 @@ JOBS = {
     "unet1": "one U-Net step, batch 1",
     "unet2": "one U-Net step, batch 2",
     "inpaint": "one inpainting step: 9 input channels, batch 2",
+    "control": "one ControlNet step: the network and the U-Net, batch 2",
     "decode": "VAE decode",
     "picture": f"a whole picture, 4 steps, guidance {contenders.SCALE:g}",
 }

@@ -19,7 +19,7 @@ import contenders  # noqa: E402
 import machine  # noqa: E402
 import run as side_by_side  # noqa: E402
 
-TASKS = ("text", "unet1", "unet2", "inpaint", "decode", "picture")
+TASKS = ("text", "unet1", "unet2", "inpaint", "control", "decode", "picture")
 
 
 @pytest.fixture(scope="module")

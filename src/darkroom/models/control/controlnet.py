@@ -74,10 +74,10 @@ class ControlNet(nn.Module):
         latent = unet.config.out_channels
         sizes = replace(unet.config, in_channels=latent)
         net = cls(ControlNetConfig(unet=sizes, hint_channels=widths))
-        weight = unet.input.weight
-        net.to(device=weight.device, dtype=weight.dtype)
+        like = next(unet.parameters())
+        net.to(device=like.device, dtype=like.dtype)
         state = {k: v for k, v in unet.state_dict().items() if k.split(".")[0] in COPIED}
-        state["input.weight"] = weight.detach()[:, :latent]
+        state["input.weight"] = state["input.weight"][:, :latent]
         net.load_state_dict({**net.state_dict(), **state})
         return net
 
