@@ -155,4 +155,5 @@ def test_a_folder_of_our_own(tmp_path) -> None:
 def test_every_kind_that_comes_alone_is_one_that_inspect_tells() -> None:
     from darkroom.weights.inspect.rules import RULES
 
-    assert ALONE.keys() <= {rule.kind for rule in RULES}
+    told = {rule.kind for rule in RULES} | {f"{rule.kind} ({rule.layout})" for rule in RULES}
+    assert ALONE.keys() <= told

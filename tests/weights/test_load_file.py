@@ -18,6 +18,7 @@ from weights import tiny
 from weights.sparse import write_sparse
 from weights.tiny import assert_same
 
+
 def dpt_names() -> dict[str, tuple[int, ...]]:
     """Names and shapes of dpt_hybrid-midas-501f0c75.pt, and the classifier's head."""
     config = dpt.MIDAS_PRESETS["dpt-hybrid"]

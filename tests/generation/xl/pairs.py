@@ -35,18 +35,13 @@ class Pair:
 
     def image_to_image(self) -> Any:
         """diffusers' pipeline with a picture as its start, of the same parts."""
-        kind = (
-            diffusers.StableDiffusionXLImg2ImgPipeline
-            if hasattr(self.pipeline, "text_encoder_2")
-            else diffusers.StableDiffusionImg2ImgPipeline
-        )
-        pipeline = kind(**self.pipeline.components)
-        pipeline.register_to_config(
-            requires_aesthetics_score=self.pipeline.config.get("requires_aesthetics_score", False),
-            force_zeros_for_empty_prompt=self.pipeline.config.get(
-                "force_zeros_for_empty_prompt", False
-            ),
-        )
+        if hasattr(self.pipeline, "text_encoder_2"):
+            pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(**self.pipeline.components)
+            said = self.pipeline.config
+            names = ("requires_aesthetics_score", "force_zeros_for_empty_prompt")
+            pipeline.register_to_config(**{name: said.get(name, False) for name in names})
+        else:
+            pipeline = diffusers.StableDiffusionImg2ImgPipeline(**self.pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
