@@ -91,8 +91,11 @@ def open_lora(name: str | os.PathLike[str]) -> LoraFile:
     )
 
 
-def fit(file: LoraFile, model: "LatentDiffusion") -> Layers:
+def fit(file: LoraFile, model: "LatentDiffusion", *, as_stored: bool = False) -> Layers:
     """The changes a LoRA makes to a model, in the model's dtype, on its device.
+
+    Args:
+        as_stored: keep the file's dtype: enough for differences, which are float32 of either.
 
     Raises:
         ModelMismatchError: it is for another base.
@@ -112,7 +115,7 @@ def fit(file: LoraFile, model: "LatentDiffusion") -> Layers:
     layers: Layers = {}
     for change in changes:
         try:
-            layer = _layer(change, parts[change.part], file.config)
+            layer = _layer(change, parts[change.part], file.config, as_stored)
         except ModelMismatchError as error:
             hint = f": {verdict}" if (verdict := _verdict(file, ours)) else ""
             raise ModelMismatchError(
@@ -141,7 +144,10 @@ def fuse(
     from darkroom.adapters.fused import Fused
 
     fitted = [
-        (fit(lora if isinstance(lora, LoraFile) else open_lora(lora), model), weight)
+        (
+            fit(lora if isinstance(lora, LoraFile) else open_lora(lora), model, as_stored=True),
+            weight,
+        )
         for lora, weight in loras
     ]
     with ExitStack() as stack:
@@ -158,12 +164,15 @@ def networks(model: "LatentDiffusion") -> "dict[str, nn.Module]":
     return {"unet": model.unet, **dict(zip(names, towers, strict=False))}
 
 
-def _layer(change: "Change", network: "nn.Module", config: Mapping[str, Any]) -> "LayerChange":
+def _layer(
+    change: "Change", network: "nn.Module", config: Mapping[str, Any], as_stored: bool
+) -> "LayerChange":
     from darkroom.adapters.lora import LowRank, target
     from darkroom.adapters.lycoris import NormChange, Rebuilt, is_norm_change
 
     like, layer = next(network.parameters()), target(network, change.path)
-    tensors = {role: tensor.to(like) for role, tensor in change.tensors.items()}
+    dtype = None if as_stored else like.dtype
+    tensors = {role: tensor.to(like.device, dtype) for role, tensor in change.tensors.items()}
     if is_norm_change(tensors):
         return NormChange(layer, tensors).requires_grad_(False)
     rank = max(1, *tensors["down"].shape[:1]) if "down" in tensors else 0
