@@ -8,10 +8,11 @@ from PIL import Image
 
 import darkroom as dr
 import oracles
-from darkroom.generation.metadata import read_params
+from darkroom.generation.metadata import UsedAnnotator, read_params
 from darkroom.models.control.controlnet import ControlNet
 
 FAST = ("--steps", "2")
+SIZE = ("--size", "48x48")
 
 
 @pytest.fixture
@@ -35,12 +36,38 @@ def test_a_photograph_s_edges_and_the_same_again(darkroom, line):
     drawn = ended.out.strip()
     (used,) = read_params(drawn).controls
     assert (used.net, used.weight, used.end) == ("net", 0.5, 0.9)
-    ended = darkroom("control", "photo.png", *line, *options, "--from", drawn, "--out", "b.png")
-    assert ended.code == 0, ended.error
-    assert Image.open("b.png").tobytes() == Image.open(drawn).tobytes()
+    assert used.annotator == UsedAnnotator(kind="canny", options={"low": 10, "high": 250})
+    for said, name in (((), "b.png"), (options, "d.png")):  # what drew the hint is in the picture
+        ended = darkroom("control", "photo.png", *line, *said, "--from", drawn, "--out", name)
+        assert ended.code == 0, ended.error
+        assert Image.open(name).tobytes() == Image.open(drawn).tobytes()
     ended = darkroom("control", "--hint", "h.png", *line, "--from", drawn, "--out", "c.png")
     assert ended.code == 0, ended.error
     assert Path("c.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_another_hint_with_from_is_refused_or_said(darkroom, line, model_folder, monkeypatch):
+    start = ("--seed", "7", "--out", "a.png", "--low", "10")
+    assert darkroom("control", "photo.png", "a cat", *line, *FAST, *start).code == 0
+    Image.open("photo.png").rotate(90).save("other.png")
+    monkeypatch.setenv("DARKROOM_MODELS", str(model_folder.parent))
+    again = ("--from", "a.png")
+    ended = darkroom("control", "other.png", *again)
+    assert "the hint is not the one that the picture was drawn after" in ended.error
+    note = "b.png: the hint is not the one that the picture was drawn after"
+    ended = darkroom("control", "other.png", *again, "--seed", "8", "--out", "b.png")
+    assert ended.code == 0, ended.error
+    assert note in ended.err
+    for name, said in (("c.png", ("--low", "90")), ("d.png", ("--seed", "8")), ("e.png", SIZE)):
+        ended = darkroom("control", "photo.png", *again, *said, "--out", name)
+        assert ended.code == 0, ended.error
+        assert "is not the one" not in ended.err
+    (used,) = read_params("c.png").controls
+    assert used.annotator == UsedAnnotator(kind="canny", options={"low": 90, "high": 200})
+    ended = darkroom("control", "photo.png", *again, "--kind", "scribble", "--low", "9")
+    assert "an option of canny, not of scribble" in ended.error
+    ended = darkroom("generate", *again)
+    assert "say darkroom control PHOTO --from PICTURE" in ended.error
 
 
 def test_two_nets_and_hints(darkroom, line):

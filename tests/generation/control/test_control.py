@@ -17,7 +17,7 @@ from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage
 from darkroom.generation.inpaint import Inpaint
-from darkroom.generation.metadata import Params
+from darkroom.generation.metadata import Params, UsedAnnotator
 from darkroom.generation.redraw import redraw
 from darkroom.models.control.controlnet import ControlNet
 from darkroom.models.control.t2i_adapter import T2IAdapter, T2IAdapterConfig
@@ -27,6 +27,7 @@ from generation.test_generation_equals_diffusers import Pair, check, photo
 
 diffusers: Any = library
 PROMPT, NEGATIVE, SCALE, STEPS = "the cat on a red house", "blurry rain", 7.5, 6
+DREW = UsedAnnotator(kind="canny", options={"low": 10.0, "high": 200})
 
 
 def noise(seed: int = 5) -> torch.Tensor:
@@ -209,14 +210,19 @@ def test_it_composes_and_is_drawn_again_bit_for_bit(tmp_path: Any) -> None:
     mask = Image.fromarray(np.pad(np.full((32, 32), 255, np.uint8), 16))
     features = [
         Guidance(3.0), Inpaint(photo(), mask), ImageToImage(photo(), 0.8),
-        Control(path, hint(1), 0.5, end=0.9), Control(other, hint(2), 0.3, guess=True, name="b"),
+        Control(path, hint(1), 0.5, end=0.9),
+        Control(other, hint(2), 0.3, guess=True, name="b", annotator=DREW),
     ]  # fmt: skip
     picture = develop(model, PROMPT, *features, seeds=[3, 4])[1]
     params = Params.from_plain(picture.params.to_plain())
     assert [used.net for used in params.controls] == [str(path), "b"]
+    assert [used.annotator for used in params.controls] == [None, DREW]
     given = {"edited": photo(), "mask": mask, "nets": [path, other]}
     again = redraw(model, params, photo(), hints=[hint(1), hint(2)], **given)
     assert again.image.tobytes() == picture.image.tobytes()
+    assert again.params == picture.params
+    other = redraw(model, params, photo(), hints=[hint(2), hint(2)], exact=False, **given)
+    assert other.params.notes[-1] == "the hint is not the one that the picture was drawn after"
     with pytest.raises(ConfigError, match="drawn after 2 hints, 1 are given"):
         redraw(model, params, photo(), hints=[hint(1)], **given)
     with pytest.raises(ConfigError, match="the hint is not the one"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
     from darkroom.generation.feature import Feature
-    from darkroom.generation.metadata import Params
+    from darkroom.generation.metadata import Params, UsedAnnotator
 
 NET = "emoji-edges"  # goes with the built-in model
 
@@ -65,9 +65,15 @@ class ControlRequest(Request):
             raise usage(
                 f"{self.kind!r} is unknown{near}; one of {' '.join(ANNOTATOR_NAMES)}", "--kind"
             )
-        for name in ("low", "high"):
-            if getattr(self, name) is not None and self.kind not in (None, "canny"):
-                raise usage(f"is an option of canny, not of {self.kind}", f"--{name}")
+        kind = self.kind or (self._recorded.kind if self._recorded else "canny")
+        for name in self._said:
+            if kind != "canny":
+                raise usage(f"is an option of canny, not of {kind}", f"--{name}")
+        if self.photo and kind not in ANNOTATOR_NAMES:
+            raise usage(
+                f"the picture's hint was drawn by {kind!r}, which is not among "
+                f"{' '.join(ANNOTATOR_NAMES)}; say --kind, or --hint FILE"
+            )
         if self.kind == "depth" or self.told:
             self._check_depth()
         if self.told:
@@ -140,9 +146,59 @@ class ControlRequest(Request):
             )
             found.append(
                 Control(opened(net, model), hint, weight, start, end, self.guess, fit=self.fit,
-                        name=net)
+                        name=net, annotator=self._annotation if self._draws(i) else None)
             )  # fmt: skip
         return found
+
+    @property
+    def is_exact(self) -> bool:
+        """Also the hint is drawn as it was, as far as the flags say."""
+        old = self._recorded
+        if self.photo and old:
+            options = any(old.options.get(name) != value for name, value in self._said.items())
+            if options or self.kind not in (None, old.kind):
+                return False
+        return super().is_exact
+
+    @property
+    def _recorded(self) -> "UsedAnnotator | None":
+        """What drew the hint of the redrawn picture."""
+        controls = self.redrawn.controls if self.redrawn else ()
+        return controls[0].annotator if controls else None
+
+    @property
+    def _said(self) -> dict[str, float]:
+        """Options of the annotator."""
+        options = {"low": self.low, "high": self.high}
+        return {name: value for name, value in options.items() if value is not None}
+
+    @cached_property
+    def _annotation(self) -> "UsedAnnotator":
+        """What draws the hint: as in the redrawn picture, with what was said put over it."""
+        from darkroom.generation.metadata import UsedAnnotator
+        from darkroom.vision.annotators import KINDS
+
+        old = self._recorded
+        if old and self.kind not in (None, old.kind):
+            old = None
+        kind = self.kind or (old.kind if old else "canny")
+        options = {**KINDS[kind].options, **(old.options if old else {}), **self._said}
+        network = self.annotator or (old.network if old else "")
+        return UsedAnnotator(kind=kind, options=options, network=network)
+
+    def _draws(self, index: int) -> bool:
+        """Whether the net of this index gets the hint of the photograph."""
+        return self.photo is not None and (index == 0 or not self.hints)
+
+    def _is_same(self, index: int) -> bool:
+        """Whether the hint given for this net is that of the redrawn picture."""
+        from darkroom.generation.control.feature import seen
+
+        place = index - 1 if self.photo else 0 if len(self.hints) == 1 else index
+        if self.redrawn is None or place >= len(self.hints):
+            return False
+        drawn = self.redrawn.controls[index].hint
+        return seen(self.hints[place], self.redrawn.size) == drawn
 
     def inputs(self) -> dict[str, Any]:
         """Hints and nets, for ``arguments_of``."""
@@ -155,8 +211,17 @@ class ControlRequest(Request):
         """The redrawn picture's parameters with what was said put over them."""
         found = super().params(seeds)
         controls = []
+        resized = self.redrawn is not None and found.size != self.redrawn.size
         for i, used in enumerate(found.controls):
+            if self._draws(i):
+                annotator = self._annotation
+                changed = used.annotator is not None and annotator != used.annotator
+            else:
+                annotator, changed = used.annotator if self._is_same(i) else None, False
+            other = not self.is_exact and (resized or changed)
             said = {
+                "hint": "" if other else used.hint,
+                "annotator": annotator,
                 "weight": _at(self.weights, i, used.weight),
                 "start": _at(self.starts, i, used.start),
                 "end": _at(self.ends, i, used.end),
@@ -181,7 +246,7 @@ class ControlRequest(Request):
         from darkroom.vision.annotators import KINDS, annotate
 
         assert self.photo is not None
-        photo, kind = open_image(self.photo), self.kind or "canny"
+        photo, used = open_image(self.photo), self._annotation
         if self.redrawn or self.size:
             size = self.size or own
         else:
@@ -189,12 +254,11 @@ class ControlRequest(Request):
             sides = photo.height, photo.width
             height, width = (max(int(side * scale) // factor, 1) * factor for side in sides)
             size = height, width
-        options = {"low": self.low, "high": self.high}
-        options = {name: value for name, value in options.items() if value is not None}
-        model = self._annotator(kind, KINDS[kind].files, KINDS[kind].optional)
+        kind = KINDS[used.kind]
+        model = self._annotator(used.kind, kind.files, kind.optional, used.network)
         same = abs(photo.width / photo.height - size[1] / size[0]) < 0.05 or self.fit
         shown = fitted(photo, size) if same or not self.size else photo
-        hint = annotate(kind, shown, model=model, **options)
+        hint = annotate(used.kind, shown, model=model, **used.options)
         if self.save_hint is not None:
             kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
             suffix = self.save_hint.suffix.lower()
@@ -205,11 +269,11 @@ class ControlRequest(Request):
                 hint.save(file, kinds[suffix])
         return hint
 
-    def _annotator(self, kind: str, files: tuple[str, ...], optional: bool) -> Any:
+    def _annotator(self, kind: str, files: tuple[str, ...], optional: bool, name: str = "") -> Any:
         from darkroom.weights.load import load
 
-        if self.annotator is not None:
-            return load(self.annotator)
+        if self.annotator or name:
+            return load(self.annotator or name)
         for name in () if optional else files:
             try:
                 return load(name)

@@ -118,6 +118,12 @@ class Request:
     def check_inputs(self) -> None:
         """The part of ``checked`` about the files that a run starts from."""
         redrawn = self.redrawn
+        if redrawn and (redrawn.controls or redrawn.depth):
+            raise usage(
+                "the picture follows a hint, which is not in it; say "
+                "darkroom control PHOTO --from PICTURE",
+                "--from",
+            )
         if self.strength is not None and not self.image:
             raise usage("has no effect without --image FILE", "--strength")
         if redrawn and redrawn.inpaint:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from darkroom.errors import ConfigError, ModelMismatchError
 from darkroom.generation.feature import Denoiser, Feature, Run
 from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.image import fitted
-from darkroom.generation.metadata import Params, UsedControl
+from darkroom.generation.metadata import Params, UsedAnnotator, UsedControl
 from darkroom.images import ImageLike, open_image, to_tensor
 from darkroom.models.control.change import ControlNetChange
 from darkroom.models.control.controlnet import ControlNet
@@ -43,6 +44,7 @@ class Control(Feature):
             ones, so that the hint tells what the prompt leaves out. ControlNets only.
         fit: crop a hint of another aspect than the picture's, around its centre.
         name: for metadata, where ``net`` is a network; None is what ``net`` says.
+        annotator: for metadata, what drew the hint.
 
     Raises:
         ConfigError: a number out of its range; at the run: a hint of another aspect.
@@ -61,6 +63,7 @@ class Control(Feature):
         *,
         fit: bool = False,
         name: str | None = None,
+        annotator: UsedAnnotator | None = None,
     ) -> None:
         if not math.isfinite(weight):
             raise ConfigError(f"control weight {weight}: expected a finite number; 1 is usual")
@@ -74,7 +77,8 @@ class Control(Feature):
             raise ConfigError("guess mode is for ControlNets; a T2I-Adapter has none")
         self.hint = open_image(hint)
         self.weight, self.interval = float(weight), (float(start), float(end))
-        self.guess, self.fit = guess, fit
+        self.guess, self.fit, self.annotator = guess, fit, annotator
+        self.notes: tuple[str, ...] = ()  # for the pictures
         self.sha256 = ""  # of the hint's pixels at the run's size; known after ``prepare``
         self._fitted: tuple[UNet, ControlNet] | None = None  # a change, on its base
 
@@ -88,8 +92,8 @@ class Control(Feature):
     def prepare(self, run: Run) -> Run:
         check_base(self.net, run)
         picture = self._picture(run)
-        self.sha256 = hashlib.sha256(to_tensor(picture).numpy().tobytes()).hexdigest()
-        return run
+        self.sha256 = seen(picture, run.size)
+        return replace(run, notes=(*run.notes, *self.notes))
 
     def wrap(self, denoise: Denoiser, run: Run) -> Denoiser:
         if self.weight == 0:
@@ -185,6 +189,7 @@ class Control(Feature):
             end=self.interval[1],
             guess=self.guess,
             fit=self.fit,
+            annotator=self.annotator,
         )
         return {"controls": (used,)}
 
@@ -221,21 +226,26 @@ def again(
         control = Control(
             one.net if net is None else net,
             hint, one.weight, one.start, one.end, one.guess, fit=one.fit, name=one.net or None,
+            annotator=one.annotator,
         )  # fmt: skip
         if exact and one.fingerprint and fingerprint(control.net) != one.fingerprint:
             raise ModelMismatchError(
                 f"control network {one.net!r} is not the one that drew the picture; load that one, "
                 "or pass exact=False"
             )
-        if exact and one.hint:
-            shown = to_tensor(fitted(control.hint, params.size)).numpy().tobytes()
-            if hashlib.sha256(shown).hexdigest() != one.hint:
-                raise ConfigError(
-                    "the hint is not the one that the picture was drawn after; pass exact=False "
-                    "to use it all the same"
-                )
+        if one.hint and seen(control.hint, params.size) != one.hint:
+            other = "the hint is not the one that the picture was drawn after"
+            if exact:
+                raise ConfigError(f"{other}; pass exact=False to use it all the same")
+            control.notes = (other,)
         features.append(control)
     return features
+
+
+def seen(hint: ImageLike, size: tuple[int, int]) -> str:
+    """SHA-256 of what a network sees of a hint in a run of (height, width)."""
+    shown = to_tensor(fitted(open_image(hint), size))
+    return hashlib.sha256(shown.numpy().tobytes()).hexdigest()
 
 
 def checked(net: object) -> Net:

@@ -4,6 +4,7 @@ from darkroom.generation.metadata.files import read_params
 from darkroom.generation.metadata.params import (
     Params,
     SourceImage,
+    UsedAnnotator,
     UsedControl,
     UsedDepth,
     UsedEmbedding,
@@ -17,6 +18,7 @@ from darkroom.generation.metadata.params import (
 __all__ = [
     "Params",
     "SourceImage",
+    "UsedAnnotator",
     "UsedControl",
     "UsedDepth",
     "UsedEmbedding",

@@ -74,6 +74,15 @@ class UsedDepth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedAnnotator:
+    """What drew a hint of a photograph; see vision.annotators."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    network: str = ""  # that was named; "" = the kind's own, or none
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedControl:
     """One control network of a run, and its hint by its hash; see generation.control."""
 
@@ -85,6 +94,7 @@ class UsedControl:
     end: float = 1.0
     guess: bool = False
     fit: bool = False  # cropped to the run's aspect
+    annotator: UsedAnnotator | None = None  # that drew the hint; None = unknown
 
 
 @dataclass(frozen=True, kw_only=True)
