@@ -42,3 +42,26 @@ def model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "small"
     save(small.model(), folder)
     return folder
+
+
+@pytest.fixture
+def adapters(home) -> tuple[str, ...]:
+    """The flags for a textual inversion, ``thing``, and a hypernetwork of the tiny model."""
+    import torch
+
+    from darkroom.adapters.hypernetwork import Hypernetwork
+    from darkroom.weights.adapters.saving import save_embedding, save_hypernetwork
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"0.weight": (48, 24), "0.bias": (48,), "1.weight": (24, 48), "1.bias": (24,)}
+    pair = [
+        {
+            f"linear.{name}": torch.randn(shape, generator=generator)
+            for name, shape in shapes.items()
+        }
+        for _ in "kv"
+    ]
+    (home / "models").mkdir(parents=True)
+    save_hypernetwork(home / "models/push.pt", Hypernetwork({24: pair}))
+    thing = save_embedding("thing.safetensors", torch.randn(2, 24, generator=generator))
+    return ("--embedding", str(thing), "--hypernetwork", "push:0.3")

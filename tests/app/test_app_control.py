@@ -92,3 +92,31 @@ def test_flags_that_do_not_fit(darkroom, line, flags, message):
     ended = darkroom("control", *flags, *line, *FAST)
     assert ended.code != 0
     assert message in ended.error
+
+
+def test_a_start_adapters_a_style_and_a_refiner(darkroom, line, adapters, model_folder):
+    """Every one is in the picture, which is drawn again bit for bit."""
+    Image.open("photo.png").resize((96, 96)).rotate(90).save("start.png")
+    start = ("--image", "start.png", "--strength", "0.75")
+    last = ("--refiner", model_folder, "--refiner-start", "0.5")
+    ended = darkroom(
+        *("control", "photo.png", "a thing", *line, "--steps", "4", "--seed", "3"),
+        *(*adapters, *start, *last, "--style", "cinematic", "--out", "a.png"),
+    )
+    assert ended.code == 0, ended.err
+    params = read_params("a.png")
+    assert params.image is not None
+    assert params.image.strength == 0.75
+    assert [used.name for used in params.embeddings] == ["thing"]
+    assert [used.name for used in params.hypernetworks] == ["push"]
+    assert params.styles == ("cinematic",)
+    assert params.refiner is not None
+    assert params.refiner.start == 0.5
+    assert len(params.controls) == 1
+    again = ("control", "photo.png", *line, "--from", "a.png", "--refiner", model_folder)
+    ended = darkroom(*again, "--image", "start.png", *adapters[:2], "--out", "b.png")
+    assert ended.code == 0, ended.err
+    assert Image.open("b.png").tobytes() == Image.open("a.png").tobytes()
+    assert "give --image FILE" in darkroom(*again).error
+    ended = darkroom("control", "photo.png", "a", *line, "--strength", "0.5")
+    assert "no effect without --image" in ended.error

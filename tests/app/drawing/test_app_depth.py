@@ -11,6 +11,7 @@ from PIL import Image
 import darkroom as dr
 from darkroom.app.drawing.depth import depth_guide, depth_net, is_depth_checkpoint
 from darkroom.app.outcome import UsageError
+from darkroom.generation.metadata import read_params
 from darkroom.images import open_depth
 from generation.control import depth_pair
 from generation.xl.pairs import photo
@@ -51,7 +52,7 @@ def test_a_depth_controlnet_otherwise(model_folder, darkroom, tmp_path, capfd) -
         depth_net(str(model_folder))
     import diffusers
 
-    net = diffusers.ControlNetModel(
+    net = diffusers.ControlNetModel(  # pyright: ignore[reportPrivateImportUsage]
         block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=24,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=8,
         conditioning_embedding_out_channels=(16, 32),
@@ -117,6 +118,30 @@ def test_control_with_a_depth_checkpoint(folder, picture, darkroom, tmp_path) ->
     )  # fmt: skip
     assert refused.code == 2
     assert "is told depth itself" in refused.error
+
+
+def test_strengths_of_a_depth_checkpoint(folder, picture, darkroom) -> None:
+    """How far to leave the photograph; or another picture, whose depths do not matter."""
+    line = ("control", picture, "--model", folder)
+    ended = darkroom(*line, "a cat", "--steps", 4, "--strength", 0.5, "--seed", 1, "--out", "a.png")
+    assert ended.code == 0, ended.err
+    used = read_params("a.png").depth
+    assert used is not None
+    assert used.strength == 0.5
+    photo().rotate(90).save("start.png")
+    image = ("--image", "start.png")
+    ended = darkroom(*line, "--from", "a.png", *image, "--out", "b.png")
+    assert ended.code == 0, ended.err
+    drawn = read_params("b.png")
+    assert drawn.depth is not None
+    assert drawn.image is not None
+    assert (drawn.depth.strength, drawn.image.strength) == (None, 0.6)
+    ended = darkroom(*line, *image, "--from", "b.png", "--out", "c.png")
+    assert ended.code == 0, ended.err
+    assert pixels(Path("b.png")) == pixels(Path("c.png"))
+    ended = darkroom(*line, "a cat", *image, "--steps", 4, "--seed", 1, "--out", "d.png")
+    assert pixels(Path("b.png")) == pixels(Path("d.png"))
+    assert "give --image FILE" in darkroom(*line, "--from", "b.png").error
 
 
 def test_control_without_one(model_folder, picture, darkroom) -> None:

@@ -107,3 +107,15 @@ def test_missing_pictures_and_prompts(darkroom, model_folder, inputs):
     assert (ended.code, "nowhere.png: no such picture" in ended.error) == (3, True)
     ended = darkroom("edit", "photo.png", "--mask", "mask.png")
     assert (ended.code, "give a PROMPT" in ended.error) == (2, True)
+
+
+def test_adapters_act_and_are_drawn_again(darkroom, model_folder, inputs, adapters):
+    line = ("edit", "photo.png", "--mask", "mask.png", "--model", model_folder)
+    ended = darkroom(*line, "a thing", *FAST, *adapters, "--seed", "3", "--out", "a.png")
+    assert ended.code == 0, ended.err
+    params = read_params("a.png")
+    assert [used.name for used in params.embeddings] == ["thing"]
+    assert [used.name for used in params.hypernetworks] == ["push"]
+    ended = darkroom(*line, "--from", "a.png", *adapters[:2], "--out", "b.png")
+    assert ended.code == 0, ended.err
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))

@@ -6,6 +6,7 @@ import typer
 
 from darkroom.app.drawing.control import ControlRequest
 from darkroom.app.drawing.saving import destination, draw_and_save, prompt_texts
+from darkroom.app.drawing.styles import chosen
 from darkroom.app.options import controlling
 from darkroom.app.options import drawing as options
 from darkroom.app.outcome import EXIT_CODES
@@ -18,6 +19,8 @@ darkroom control photo.jpg "a bird" --kind canny --low 10 --high 250 --weight 0.
 --model sd15 --net controlnet-canny
 
 darkroom control "two dancers" --hint pose.png --net control_v11p_sd15_openpose.pth --model sd15
+
+darkroom control photo.png "in winter" --image photo.png --strength 0.6
 
 darkroom control photo.png --from pictures/00001-a-red-fox-7.png
 """
@@ -49,13 +52,21 @@ def control(
     size: options.Size = None,
     seed: options.Seed = None,
     count: options.Count = None,
+    image: options.Image = None,
+    strength: controlling.Strength = None,
     lora: options.Loras = None,
+    embedding: options.Embeddings = None,
+    hypernetwork: options.Hypernetworks = None,
+    style: options.Styles = None,
+    styles: options.StylesFile = None,
     redraw: options.Redraw = None,
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     spacing: options.Spacing = None,
     guidance: options.Guidance = None,
     clip_skip: options.ClipSkip = None,
+    refiner: options.Refiner = None,
+    refiner_start: options.RefinerStart = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     out: options.Out = "pictures",
@@ -65,7 +76,7 @@ def control(
 ) -> None:
     """Draw what PROMPT says, along the lines of PHOTO, or of a hint that is drawn already.
 
-    --from draws a picture again, with the same PHOTO and --kind, or the same --hint.
+    --from draws a picture again, with the same PHOTO, or the same --hint.
     """
     if hint and prompt is None and photo is not None:
         photo, prompt = None, photo
@@ -80,10 +91,16 @@ def control(
         seed=seed,
         count=count,
         size=size,
+        image=image,
+        strength=strength,
         dtype=dtype,
         device=device,
         clip_skip=clip_skip,
         loras=tuple(lora or ()),
+        embeddings=tuple(embedding or ()),
+        hypernetworks=tuple(hypernetwork or ()),
+        refiner=refiner,
+        refiner_start=refiner_start,
         photo=Path(photo) if photo is not None else None,
         hints=tuple(hint or ()),
         kind=kind,
@@ -97,6 +114,6 @@ def control(
         ends=tuple(end or ()),
         guess=guess,
         fit=fit,
-    )
+    ).styled(chosen(style or (), styles))
     where = destination(out, count or 1, json=json, preview=preview, no_mark=no_mark)
     draw_and_save(ctx.obj, said, redraw, where)

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from darkroom.app.drawing.depth import depth_guide, depth_net
+from darkroom.app.drawing.depth import STRENGTH, depth_guide, depth_net
+from darkroom.app.drawing.request import STRENGTH as FROM_IMAGE
 from darkroom.app.drawing.request import Request
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
@@ -28,7 +29,7 @@ class ControlRequest(Request):
     """One call of ``darkroom control``."""
 
     FILES: ClassVar[tuple[str, ...]] = (
-        "photo", "hints", "kind", "low", "high", "annotator", "save_hint", "nets",
+        "image", "photo", "hints", "kind", "low", "high", "annotator", "save_hint", "nets",
     )  # fmt: skip
 
     photo: Path | None = None
@@ -74,6 +75,10 @@ class ControlRequest(Request):
                 f"the picture's hint was drawn by {kind!r}, which is not among "
                 f"{' '.join(ANNOTATOR_NAMES)}; say --kind, or --hint FILE"
             )
+        if self.redrawn and self.redrawn.inpaint:
+            raise usage("a part of the picture was painted anew; use Python's redraw", "--from")
+        if not self._starts:
+            self.check_image()
         if self.kind == "depth" or self.told:
             self._check_depth()
         if self.told:
@@ -99,6 +104,12 @@ class ControlRequest(Request):
             return self.kind in (None, "depth") and is_depth_checkpoint(self.model_name)
         except ModelNotFoundError:
             return False  # said elsewhere, with advice
+
+    @property
+    def _starts(self) -> bool:
+        """A depth checkpoint starts from the photograph, ``strength`` says how far from it."""
+        drawn = self.redrawn is not None and self.redrawn.image is not None
+        return self.told and self.photo is not None and not self.image and not drawn
 
     def _check_depth(self) -> None:
         if not self.told:
@@ -133,10 +144,11 @@ class ControlRequest(Request):
         if self.told:
             hint = self.hints[0] if self.hints else None
             guide = depth_guide(
-                model, self.photo, hint, save=self.save_hint,
+                model, self.photo, hint, (self.strength or STRENGTH) if self._starts else None,
+                save=self.save_hint,
                 network=lambda: self._annotator("depth", KINDS["depth"].files, False),
             )  # fmt: skip
-            return [guide]
+            return self._begun([guide], model)
         hints = self._hints(model.settings.get("size", (512, 512)), model.autoencoder.factor)
         found: list[Feature] = []
         for i, (net, hint) in enumerate(zip(self._acting or (NET,), hints, strict=True)):
@@ -148,7 +160,19 @@ class ControlRequest(Request):
                 Control(opened(net, model), hint, weight, start, end, self.guess, fit=self.fit,
                         name=net, annotator=self._annotation if self._draws(i) else None)
             )  # fmt: skip
-        return found
+        return self._begun(found, model)
+
+    def _begun(self, found: "list[Feature]", model: "LatentDiffusion") -> "list[Feature]":
+        """And the picture of --image, at the size that the hint asks for."""
+        from darkroom.generation.image import ImageToImage, fitted
+        from darkroom.images import open_image
+
+        if self.image is None:
+            return found
+        own = model.settings.get("size", (512, 512))
+        size = self.size or found[0].natural_size(model.autoencoder.factor, own) or own
+        picture = fitted(open_image(self.image), size)
+        return [ImageToImage(picture, self.strength or FROM_IMAGE), *found]
 
     @property
     def is_exact(self) -> bool:
@@ -210,6 +234,9 @@ class ControlRequest(Request):
     def params(self, seeds: tuple[int, ...]) -> "Params":
         """The redrawn picture's parameters with what was said put over them."""
         found = super().params(seeds)
+        if found.depth and (self.strength or self.image):
+            strength = (self.strength or found.depth.strength) if self._starts else None
+            found = replace(found, depth=replace(found.depth, strength=strength))
         controls = []
         resized = self.redrawn is not None and found.size != self.redrawn.size
         for i, used in enumerate(found.controls):

@@ -76,7 +76,7 @@ def depth_guide(
     model: "LatentDiffusion",
     photo: Path | None,
     hint: Path | None = None,
-    strength: float | None = None,
+    strength: float | None = STRENGTH,
     *,
     network: Callable[[], Any],
     save: Path | None = None,
@@ -85,7 +85,7 @@ def depth_guide(
 
     Args:
         hint: a grey picture, 8 or 16 bits, brighter is nearer; None = told from the photograph.
-        strength: None is 0.7, with a photograph.
+        strength: as ``DepthGuide`` has it.
         network: opens a depth network, for a checkpoint that has lost its own.
         save: the map is written there as a 16-bit PNG picture, which ``hint`` reads.
 
@@ -102,7 +102,7 @@ def depth_guide(
     depth: Any = hint
     if hint is None and model.depth is None and photo is not None:
         depth = estimate_depth(network(), photo)
-    guide = DepthGuide(photo, depth, strength or STRENGTH)
+    guide = DepthGuide(photo, depth, strength)
     if save is not None:
         found = guide.depth
         if found is None:

@@ -124,15 +124,19 @@ class Request:
                 "darkroom control PHOTO --from PICTURE",
                 "--from",
             )
-        if self.strength is not None and not self.image:
-            raise usage("has no effect without --image FILE", "--strength")
         if redrawn and redrawn.inpaint:
             raise usage(
                 "the picture is another one with a part painted anew; say "
                 "darkroom edit IMAGE --mask FILE --from PICTURE",
                 "--from",
             )
-        if redrawn and redrawn.image and not self.image:
+        self.check_image()
+
+    def check_image(self) -> None:
+        """The part of ``checked`` about --image and --strength."""
+        if self.strength is not None and not self.image:
+            raise usage("has no effect without --image FILE", "--strength")
+        if self.redrawn and self.redrawn.image and not self.image:
             raise usage(
                 "the picture was drawn from another one, which is not in it; give --image FILE",
                 "--from",

@@ -1,11 +1,12 @@
 """Arguments and options of ``darkroom control``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from darkroom.app import values
+from darkroom.app.options.drawing import PICTURE
 from darkroom.names import ANNOTATOR_NAMES
 
 HINT = "The hint, and how it acts"
@@ -72,6 +73,16 @@ Ends = Annotated[
         max=1,
         help="Where it stops; may be repeated. Default: 1.",
         rich_help_panel=HINT,
+    ),
+]
+Strength = Annotated[
+    Any,
+    typer.Option(
+        metavar="X",
+        parser=values.strength,
+        help="How far to leave --image, or with a depth checkpoint PHOTO: above 0, at most 1. "
+        "Default: 0.6, or 0.7.",
+        rich_help_panel=PICTURE,
     ),
 ]
 Guess = Annotated[
