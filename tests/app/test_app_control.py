@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import darkroom as dr
 import oracles
@@ -68,6 +68,17 @@ def test_another_hint_with_from_is_refused_or_said(darkroom, line, model_folder,
     assert "an option of canny, not of scribble" in ended.error
     ended = darkroom("generate", *again)
     assert "say darkroom control PHOTO --from PICTURE" in ended.error
+
+
+def test_a_hint_of_the_web_ui_that_we_cannot_draw(darkroom, line):
+    text = 'a cat\nSteps: 2, Sampler: DDIM, ControlNet 0: "Module: lineart, Model: net, Weight: 1"'
+    tags = PngImagePlugin.PngInfo()
+    tags.add_text("parameters", text)
+    Image.new("RGB", (64, 64)).save("a.png", pnginfo=tags)
+    again = ("control", "photo.png", *line, "--from", "a.png")
+    assert "drawn by 'lineart', which is not among canny" in darkroom(*again).error
+    ended = darkroom(*again, "--kind", "scribble")
+    assert ended.code == 0, ended.err
 
 
 def test_two_nets_and_hints(darkroom, line):

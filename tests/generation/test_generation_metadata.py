@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import piexif
@@ -16,7 +17,14 @@ from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata import Params, SourceImage, infotext, read_params
+from darkroom.generation.metadata import (
+    Params,
+    SourceImage,
+    UsedAnnotator,
+    UsedControl,
+    infotext,
+    read_params,
+)
 from darkroom.generation.picture import Picture
 from darkroom.images import ImageError
 
@@ -140,6 +148,60 @@ def test_a_text_of_the_web_ui_is_read() -> None:
         model="sd, v1",
         image=SourceImage(sha256="", strength=0.7),
     )
+
+
+CONTROLS = (
+    UsedControl(
+        net="models/control_v11p_sd15_canny.pth", weight=0.5, start=0.1, end=0.75,
+        annotator=UsedAnnotator(kind="canny", options={"low": 10.0, "high": 250.0}),
+    ),
+    UsedControl(
+        net="hf:owner/depth", guess=True,
+        annotator=UsedAnnotator(kind="depth", options={"resolution": 384}),
+    ),
+    UsedControl(net="a: b, c.safetensors"),
+)  # fmt: skip
+
+
+def test_controls_are_said_as_the_extension_says_them() -> None:
+    """It splits at commas, then at colons; so must we be able to read it."""
+    params = Params.from_plain({**FULL.to_plain(), "image": None})
+    text = infotext.write(replace(params, controls=CONTROLS))
+    units = [json.loads(value) for key, value in WEB_UI_READER.findall(text.split("\n")[-1])
+             if key.startswith("ControlNet")]  # fmt: skip
+    assert units[0] == (
+        "Module: canny, Model: control_v11p_sd15_canny, Weight: 0.5, Resize Mode: Crop and Resize, "
+        "Threshold A: 10, Threshold B: 250, Guidance Start: 0.1, Guidance End: 0.75, "
+        "Pixel Perfect: True, Control Mode: Balanced"
+    )
+    assert "Processor Res: 384, " in units[1]
+    assert "Control Mode: ControlNet is more important" in units[1]
+    for unit in units:
+        assert all(len(item.strip().split(": ")) == 2 for item in unit.split(","))
+    names = ["control_v11p_sd15_canny", "depth", "a_ b_ c"]
+    read = infotext.read(text).controls
+    assert read == tuple(replace(c, net=n) for c, n in zip(CONTROLS, names, strict=True))
+
+
+def test_controls_of_the_web_ui_are_read() -> None:
+    unit = (
+        "Module: {}, Model: control_v11p_sd15_scribble [d4ba51ff], Weight: 1.34, Resize Mode: Just "
+        "Resize, Low Vram: False, Processor Res: 512, Threshold A: 64, Guidance Start: 0, "
+        "Guidance End: 1, Pixel Perfect: False, Control Mode: Balanced, Hr Option: Both"
+    )
+    kinds = ("scribble_xdog", "scribble_hed", "lineart", "none", "None")
+    said = [f"ControlNet {i}: {json.dumps(unit.format(kind))}" for i, kind in enumerate(kinds)]
+    controls = infotext.read("a\nSteps: 20, Sampler: LMS, " + ", ".join(said)).controls
+    assert {(c.net, c.weight) for c in controls} == {("control_v11p_sd15_scribble", 1.34)}
+    assert [c.annotator for c in controls] == [
+        UsedAnnotator(kind="scribble", options={"threshold": 64.0, "resolution": 512}),
+        UsedAnnotator(kind="scribble_hed"),  # with a network; we would draw it without
+        UsedAnnotator(kind="lineart"),
+        None,
+        None,
+    ]
+    old = 'ControlNet 0: "preprocessor: canny, model: x, weight: 1, starting/ending: (0, 1)"'
+    assert infotext.read(f"a\nSteps: 20, Sampler: LMS, {old}").controls == ()
 
 
 @settings(max_examples=300, deadline=None)

@@ -222,14 +222,16 @@ class ControlRequest(Request):
         if self.redrawn is None or place >= len(self.hints):
             return False
         drawn = self.redrawn.controls[index].hint
-        return seen(self.hints[place], self.redrawn.size) == drawn
+        return bool(drawn) and seen(self.hints[place], self.redrawn.size) == drawn
 
     def inputs(self) -> dict[str, Any]:
         """Hints and nets, for ``arguments_of``."""
         assert self.redrawn is not None
         if self.redrawn.depth:
             return {"photo": self.photo, "depth": self.hints[0] if self.hints else None}
-        return {"hints": self._hints(self.redrawn.size, 1), "nets": self.nets}
+        size, unknown = self.redrawn.size, (512, 512)
+        hints = self._hints(size if all(size) else unknown, 8)
+        return {"hints": hints, "nets": self.nets}
 
     def params(self, seeds: tuple[int, ...]) -> "Params":
         """The redrawn picture's parameters with what was said put over them."""
@@ -274,7 +276,7 @@ class ControlRequest(Request):
 
         assert self.photo is not None
         photo, used = open_image(self.photo), self._annotation
-        if self.redrawn or self.size:
+        if self.size or (self.redrawn and all(self.redrawn.size)):
             size = self.size or own
         else:
             scale = min(1.0, math.sqrt(own[0] * own[1] / (photo.width * photo.height)))

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata.params import Params, SourceImage, UsedInpaint
+from darkroom.generation.metadata.params import (
+    Params,
+    SourceImage,
+    UsedAnnotator,
+    UsedControl,
+    UsedInpaint,
+)
 
 SAMPLERS: Mapping[str, str] = {
     "ddpm": "DDPM",
@@ -33,13 +39,27 @@ SPACINGS: Mapping[str, str] = {
     "trailing": "SGM Uniform",
     "linspace": "Uniform",
 }
+ANNOTATORS: Mapping[str, tuple[str, ...]] = {  # by kind: what the extension calls it; A and B
+    "canny": ("canny", "low", "high"),
+    "depth": ("depth_midas",),
+    "normal": ("normal_midas", "background"),
+    "scribble": ("scribble_xdog", "threshold"),  # without a network
+    "hed": ("softedge_hed",),
+    "mlsd": ("mlsd", "score", "length"),
+    "seg": ("seg_ufade20k",),
+    "openpose": ("openpose",),
+}
+THRESHOLDS = ("Threshold A", "Threshold B")
+_KINDS = {row[0]: kind for kind, row in ANNOTATORS.items()}
 _SAMPLER_NAMES = {theirs.lower(): ours for ours, theirs in SAMPLERS.items()}
 _SPACING_NAMES = {theirs.lower(): ours for ours, theirs in SPACINGS.items()} | {
     "normal": "linspace",
     "simple": "trailing",
 }
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_UNIT = re.compile(r"ControlNet (\d{1,3})", re.ASCII)
 _NEGATIVE = "Negative prompt:"
+GUESSING = "ControlNet is more important"  # acts on the prompt's side alone, as guess mode
 
 
 def write(params: Params) -> str:
@@ -65,6 +85,7 @@ def write(params: Params) -> str:
         "Refiner switch at": _number(params.refiner.start) if params.refiner else None,
         "TI hashes": ", ".join(f"{e.name}: {e.sha256[:12]}" for e in params.embeddings if e.sha256)
         or None,
+        **{f"ControlNet {i}": _unit(used) for i, used in enumerate(params.controls)},
         "RNG": "CPU",
         "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
         "Batch pos": params.index if len(params.seeds) > 1 else None,
@@ -110,6 +131,7 @@ def read(text: str) -> Params:
         clip_skip=max(_int(fields.get("Clip skip")) - 1, 0),
         image=SourceImage(sha256="", strength=strength) if strength and not inpaint else None,
         inpaint=_inpaint(fields, strength) if inpaint else None,
+        controls=_controls(fields),
         model=fields.get("Model", ""),
     )
 
@@ -121,6 +143,65 @@ def _inpaint(fields: Mapping[str, str], strength: float) -> UsedInpaint:
         only_masked=fields.get("Inpaint area") == "Only masked",
         padding=_int(fields.get("Masked area padding")),
     )
+
+
+def _unit(used: UsedControl) -> str:
+    """As the ControlNet extension says it; it takes neither commas nor colons in a value."""
+    drew = used.annotator
+    module, *names = ANNOTATORS.get(drew.kind, (drew.kind,)) if drew else ("none",)
+    options = drew.options if drew else {}
+    if drew and drew.network and module == "scribble_xdog":
+        module, names = "scribble_hed", []
+    name = re.sub(r"\.(safetensors|pth|ckpt|pt|bin)$", "", re.split(r"[/\\]", used.net)[-1])
+    fields: dict[str, Any] = {
+        "Module": module,
+        "Model": re.sub("[,:]", "_", name) or "None",
+        "Weight": _number(used.weight),
+        "Resize Mode": "Crop and Resize",
+        "Processor Res": options.get("resolution"),
+        **{
+            key: _number(options[name])
+            for key, name in zip(THRESHOLDS, names, strict=False)
+            if name in options
+        },
+        "Guidance Start": _number(used.start),
+        "Guidance End": _number(used.end),
+        "Pixel Perfect": "resolution" not in options,
+        "Control Mode": GUESSING if used.guess else "Balanced",
+    }
+    return ", ".join(f"{key}: {value}" for key, value in fields.items() if value is not None)
+
+
+def _controls(fields: Mapping[str, str]) -> tuple[UsedControl, ...]:
+    found: list[UsedControl] = []
+    units = {int(m[1]): fields[m[0]] for key in fields if (m := _UNIT.fullmatch(key))}
+    for _, text in sorted(units.items()):
+        said = dict(part.split(": ", 1) for part in text.split(", ") if ": " in part)
+        module = said.get("Module", "none")
+        if "Model" not in said:  # of an extension before 2023
+            continue
+        kind = _KINDS.get(module, module)
+        names = ANNOTATORS.get(kind, ())[1:]
+        options: dict[str, Any] = {
+            name: _float(said[key])
+            for key, name in zip(THRESHOLDS, names, strict=False)
+            if key in said
+        }
+        if kind in ANNOTATORS and kind != "canny" and said.get("Pixel Perfect") != "True":
+            resolution = _int(said.get("Processor Res"))
+            options |= {"resolution": resolution} if resolution > 0 else {}
+        drew = UsedAnnotator(kind=kind, options=options)
+        found.append(
+            UsedControl(
+                net="" if said["Model"] == "None" else re.sub(r" \[\w+\]$", "", said["Model"]),
+                weight=_float(said.get("Weight", "1")),
+                start=_float(said.get("Guidance Start")),
+                end=_float(said.get("Guidance End", "1")),
+                guess=said.get("Control Mode") == GUESSING,
+                annotator=None if module.lower() == "none" else drew,
+            )
+        )
+    return tuple(found)
 
 
 def _sampler(name: str, schedule: str) -> tuple[str, str]:
