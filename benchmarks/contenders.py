@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darkroom.ops.packed import Packed
+
 PROMPT = "a photograph of a red fox in the snow, early morning light"
 NEGATIVE = "blurry, low quality"
 SCALE = 7.5
@@ -192,9 +194,13 @@ def trained(*parts: nn.Module) -> None:
 def widened(unet: nn.Module, name: str, channels: int) -> Any:
     """The same network with more input channels; it shares every other layer."""
     old = getattr(unet, name)
+    if isinstance(old, Packed):  # accelerated
+        weight, old = old.weight_data(), old.layer
+    else:
+        weight = old.weight.detach()
     new = nn.Conv2d(channels, old.out_channels, 3, padding=1)
     extra = torch.full((old.out_channels, channels - old.in_channels, 3, 3), 0.01)
-    new.weight = nn.Parameter(torch.cat((old.weight.detach(), extra), dim=1))
+    new.weight = nn.Parameter(torch.cat((weight, extra), dim=1))
     new.bias = nn.Parameter(old.bias.detach())
     wide = copy.copy(unet)
     wide._modules = {**unet._modules, name: new}

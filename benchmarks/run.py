@@ -154,7 +154,10 @@ class Bench:
     def accelerated(self, ours: Any) -> Iterator[None]:
         from darkroom.acceleration import accelerate, recommended
 
-        with accelerate(ours.model, recommended(ours.model)):
+        with contextlib.ExitStack() as stack:
+            for model in (ours.model, ours.net):
+                if model is not None:
+                    stack.enter_context(accelerate(model, recommended(model)))
             yield
 
     def process(self, *arguments: str) -> str:
