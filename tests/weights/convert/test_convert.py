@@ -19,6 +19,7 @@ from darkroom.weights.convert.opening import networks_of, open_lazily
 from darkroom.weights.load import load
 from darkroom.weights.locate import locate
 from darkroom.weights.save import save
+from generation.control import depth_pair
 from weights import tiny
 
 
@@ -53,6 +54,7 @@ BUILDERS = {
     "sdxl": tiny.sdxl,
     "refiner": tiny.refiner,
     "inpaint": lambda: tiny.sd1(in_channels=9),
+    "depth": depth_pair.pipeline,
 }
 
 
@@ -63,7 +65,11 @@ def test_folder_to_file_and_back(name, tmp_path):
     notes = run(theirs, tmp_path / "one.safetensors")
     assert any("tokenizer" in note for note in notes)
     run(tmp_path / "one.safetensors", tmp_path / "again")
-    assert_equal(tensors_of(theirs), tensors_of(tmp_path / "again"))
+    before = tensors_of(theirs)
+    if name == "depth":  # no output depends on these
+        unused = ("depth_estimator/dpt.layernorm.", "fusion_stage.layers.0.residual_layer1.")
+        before = {k: v for k, v in before.items() if not any(part in k for part in unused)}
+    assert_equal(before, tensors_of(tmp_path / "again"))
     again = type(pipeline).from_pretrained(tmp_path / "again")
     assert type(again.scheduler) is type(pipeline.scheduler)
     run(tmp_path / "again", tmp_path / "plain", to="darkroom")
@@ -123,6 +129,17 @@ def test_averages(ema, tmp_path):
         assert any("position_ids" in note for note in notes)
         out = tensors_of(tmp_path / "c")["unet/conv_out.weight"]
         assert torch.equal(out, before[key] + (ema == "use"))
+
+
+def test_a_pickled_checkpoint(tmp_path):
+    folder = tiny.save(tiny.sd1(), tmp_path / "f")
+    run(folder, tmp_path / "a.safetensors")
+    with_averages(tmp_path / "a.safetensors")
+    state = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    torch.save({"state_dict": state, "global_step": 7}, tmp_path / "a.ckpt")
+    for suffix in ("safetensors", "ckpt"):
+        run(tmp_path / f"a.{suffix}", tmp_path / f"{suffix}.safetensors")
+    assert_equal(*(tensors_of(tmp_path / f"{s}.safetensors") for s in ("safetensors", "ckpt")))
 
 
 def test_an_autoencoder_alone(tmp_path):
