@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from PIL import Image
 
 BATCH = 32
 SIZES = (64, 224)
@@ -182,7 +183,13 @@ def main() -> None:
         )
         print(json.dumps(result))
         return
-    facts: dict[str, Any] = {"machine": machine.describe(1), "count": arguments.count}
+    with Image.open(min(arguments.photographs.glob("*.jpg"))) as picture:
+        first = f"{picture.width}x{picture.height}"
+    facts: dict[str, Any] = {
+        "machine": machine.describe(1),
+        "count": arguments.count,
+        "first": first,
+    }
     names = [name for name in KINDS if arguments.peers or name not in PEERS]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -218,8 +225,8 @@ def page(facts: dict[str, Any], arguments: argparse.Namespace) -> str:
         "",
         machine.line(facts["machine"]),
         "",
-        f"{facts['count']} photographs (JPEG, about 500x375) as files and in tar shards, to "
-        f"batches of {BATCH} squares; one epoch, medians of {arguments.repeats} runs that take "
+        f"{facts['count']} photographs (JPEG, the first {facts['first']}) as files and in tar "
+        f"shards, to batches of {BATCH} squares; one epoch, medians of {arguments.repeats} runs that take "
         "turns. The machine is shared, so images per second of processor time is the steadier "
         "column; the ratio is to the plain loop in it. Darkroom lets the JPEG decoder scale down "
         "first.",
