@@ -226,10 +226,10 @@ def page(facts: dict[str, Any], arguments: argparse.Namespace) -> str:
         machine.line(facts["machine"]),
         "",
         f"{facts['count']} photographs (JPEG, the first {facts['first']}) as files and in tar "
-        f"shards, to batches of {BATCH} squares; one epoch, medians of {arguments.repeats} runs that take "
-        "turns. The machine is shared, so images per second of processor time is the steadier "
-        "column; the ratio is to the plain loop in it. Darkroom lets the JPEG decoder scale down "
-        "first.",
+        f"shards, to batches of {BATCH} squares; one epoch, medians of {arguments.repeats} runs "
+        "that take turns. The machine is shared, so images per second of processor time is the "
+        "steadier column; the ratio is to the plain loop in it. Darkroom lets the JPEG decoder "
+        "scale down first.",
         "",
     ]  # fmt: skip
     for size in SIZES:
