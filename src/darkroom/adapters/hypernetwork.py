@@ -7,12 +7,12 @@ what becomes the values. They act in every attention of the U-Net whose context 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darkroom.adapters.lora import plain
+from darkroom.adapters.lora import Hooked, plain
 from darkroom.errors import LayoutError, ModelMismatchError
 from darkroom.nn.attention import Attention
 
@@ -88,21 +88,15 @@ class Hypernetwork(nn.Module):
         return {k: list(v) if k in lists and v is not None else v for k, v in said.items()}
 
 
-class Attached:
+class Attached(Hooked):
     """A hypernetwork acting in a U-Net until ``detach``; several act one after another, in order.
-
-    Leaving a ``with`` block detaches, too.
 
     Raises:
         ModelMismatchError: the U-Net has no attention of any of its widths, or is compiled.
     """
 
     def __init__(self, model: nn.Module, network: Hypernetwork, weight: float = 1.0) -> None:
-        self._hooks = []
-        if any(module._compiled_call_impl is not None for module in model.modules()):
-            raise ModelMismatchError(
-                "the model is compiled: undo its acceleration, attach, then compile"
-            )
+        super().__init__(model)
         for attention in model.modules():
             if not isinstance(attention, Attention):
                 continue
@@ -118,17 +112,6 @@ class Attached:
                 f"a hypernetwork for contexts of {', '.join(network.pairs)} channels finds none in "
                 "this model: use one that was made for it"
             )
-
-    def detach(self) -> None:
-        """Take it off: the model computes bit for bit what it did. Again is no error."""
-        while self._hooks:
-            self._hooks.pop().remove()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.detach()
 
 
 def _before(network: nn.Module, weight: float):
