@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from darkroom.generation.xl.refiner import Refiner
     from darkroom.generation.xl.sizes import SizeConditioning
     from darkroom.tracing import summary, trace
+    from darkroom.vision.encoder import open_encoder
     from darkroom.weights.load import load
     from darkroom.weights.save import save
 
@@ -43,6 +44,7 @@ __all__ = [
     "develop",
     "generate",
     "load",
+    "open_encoder",
     "save",
     "summary",
     "trace",
@@ -63,6 +65,7 @@ _HOMES = {
     "develop": "generation.generate",
     "generate": "generation.generate",
     "load": "weights.load",
+    "open_encoder": "vision.encoder",
     "save": "weights.save",
     "summary": "tracing",
     "trace": "tracing",

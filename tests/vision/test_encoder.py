@@ -105,3 +105,25 @@ def test_token_ids_begin_and_end():
     short = trimmed(ids[:2], tokenizer.eos)
     assert short.shape[1] < 10
     assert (short[:, -1] == tokenizer.eos).all()
+
+
+def test_cosines_and_probabilities(encoder, tmp_path):
+    pictures = [things.draw(colour, "bar") for colour in things.COLOURS]
+    path = tmp_path / "bar.png"
+    pictures[0].save(path)
+    labels = ["a red square", "the blue bar"]
+    cosines = encoder.similarity([path, *pictures[1:]], labels)
+    assert cosines.shape == (3, 2)
+    assert torch.allclose(cosines[:1], encoder.similarity(pictures[0], labels), atol=1e-5)
+    assert torch.allclose(cosines, encoder.encode_image(pictures) @ encoder.encode_text(labels).T)
+    assert encoder.encode_text("a red square").shape == (1, 8)
+    chances = encoder.probabilities(pictures, labels)
+    assert torch.allclose(chances, (encoder.scale * cosines).softmax(-1), atol=1e-4)
+    assert encoder.scale == pytest.approx(8 if encoder.size == 32 else 1 / 0.07, rel=1e-4)
+
+
+def test_nothing_to_encode_is_an_error(encoder):
+    with pytest.raises(ValueError, match="no pictures"):
+        encoder.encode_image([])
+    with pytest.raises(ValueError, match="no texts"):
+        encoder.similarity(things.draw("red", "bar"), [])

@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from darkroom.atomic import atomic_write
@@ -23,6 +25,7 @@ from darkroom.weights.locate import locate
 from darkroom.weights.save import save
 
 VIEW = "view.json"  # beside the weights: how pictures are brought to the model's size
+BATCH = 32  # pictures at a time
 LENGTH = 200  # tokens of a sentence at most, where the model has no limit of its own
 
 
@@ -49,6 +52,53 @@ class Encoder:
         """Sentences -> (N, E) float32, on the CPU."""
         parts = (texts[i : i + 500] for i in range(0, len(texts), 500))
         return _unit(self._text(part) for part in parts)
+
+    def encode_image(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """Pictures -> (N, E) float32 of length one, on the CPU; read a batch at a time.
+
+        Raises:
+            ImageError: one cannot be read.
+            ValueError: there are none.
+        """
+        given = _listed(images)
+        if not given:
+            raise ValueError("no pictures to encode; give one or more")
+        read = (self.read(image) for image in given)
+        return torch.cat([self.images(torch.stack(part)) for part in _batches(read, BATCH)])
+
+    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
+        """Sentences -> (N, E) float32 of length one, on the CPU.
+
+        Raises:
+            ValueError: there are none.
+        """
+        given = [texts] if isinstance(texts, str) else list(texts)
+        if not given:
+            raise ValueError("no texts to encode; give one or more")
+        return self.texts(given)
+
+    def similarity(
+        self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]
+    ) -> Tensor:
+        """Cosines (N, M), -1 to 1, of N pictures and M sentences."""
+        return self.encode_image(images) @ self.encode_text(texts).T
+
+    def probabilities(
+        self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]
+    ) -> Tensor:
+        """(N, M): how likely each of the M sentences is for a picture, if one of them is right."""
+        return (self.scale * self.similarity(images, texts)).softmax(dim=-1)
+
+    @property
+    def scale(self) -> float:
+        """What the model multiplies cosines by to have logits.
+
+        The book's model compares vectors that are not of length one; a LayerNorm makes them about
+        √E long, so E stands for it.
+        """
+        if isinstance(self.model, DualEncoder):
+            return float(self.model.config.projection)
+        return float(self.model.scale)
 
     def read(self, source: ImageLike) -> Tensor:
         """A picture as ``images`` takes it: (3, size, size) uint8.
@@ -144,6 +194,18 @@ def trimmed(ids: Tensor, end: int) -> Tensor:
     """Without the columns that hold padding alone; each row keeps its end."""
     longest = int((ids != end).sum(1).amax()) if len(ids) else 0
     return ids[:, : longest + 1]
+
+
+def _listed(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
+    if isinstance(images, str | bytes | os.PathLike | Image.Image):
+        return [images]
+    return list(images)
+
+
+def _batches(items: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def _unit(parts: Iterable[Tensor]) -> Tensor:
