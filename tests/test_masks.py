@@ -72,6 +72,7 @@ def test_iou_is_that_of_sets(values, seed):
     assert Mask(values).iou(Mask(other)) == pytest.approx(expected)
     assert (Mask(values) | Mask(other)).area == len(a | b)
     assert (Mask(values) & Mask(other)).area == len(a & b)
+    assert (Mask(values) - Mask(other)).area == len(a - b)
     assert (~Mask(values)).area == values.size - len(a)
 
 
@@ -207,3 +208,15 @@ def test_masks_are_opened_from_files(tmp_path):
     assert np.array_equal(open_mask(opaque).values, mask.values)
     with pytest.raises(ImageError, match="no.png"):
         open_mask(tmp_path / "no.png")
+
+
+def test_where_a_mask_comes_from_stays_with_it():
+    mask = Mask(disc().values, score=0.9, source="emoji-sam: point 20,15", label="sun")
+    for changed in (mask.grow(2), mask.feather(2), mask.feather(2).binary()):
+        assert (changed.score, changed.source, changed.label) == (
+            0.9,
+            "emoji-sam: point 20,15",
+            "sun",
+        )
+    for made in (mask | mask, mask & mask, mask - mask, ~mask):
+        assert (made.score, made.source, made.label) == (None, "", "")

@@ -5,7 +5,7 @@ Shapes: H height, W width.
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +26,22 @@ __all__ = ["Colour", "Mask", "colours", "open_mask", "overlay"]
 class Mask:
     """Which pixels belong to something: (H, W) of bool, or "soft", of float32 in [0, 1].
 
+    What changes one mask keeps its score, source and label; what combines two, or turns one
+    inside out, drops them.
+
+    Args:
+        score: how sure what made it was: a predicted IoU, a confidence; None where unknown.
+        source: what made it, from what: "emoji-sam: point 500,375".
+        label: the name of its class, or the words it was asked for by.
+
     Raises:
         ValueError: for another shape or type, or values outside of [0, 1].
     """
 
     values: np.ndarray
+    score: float | None = None
+    source: str = ""
+    label: str = ""
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -145,7 +156,7 @@ class Mask:
 
     def binary(self, threshold: float = 0.5) -> "Mask":
         """Inside is what lies above ``threshold``."""
-        return Mask(self.values > threshold) if self.soft else self
+        return replace(self, values=self.values > threshold) if self.soft else self
 
     def __or__(self, other: "Mask") -> "Mask":
         """Union; of soft masks the larger value."""
@@ -154,6 +165,10 @@ class Mask:
     def __and__(self, other: "Mask") -> "Mask":
         """Intersection; of soft masks the smaller value."""
         return Mask(np.minimum(*self._both(other)))
+
+    def __sub__(self, other: "Mask") -> "Mask":
+        """What of it is not in the other."""
+        return self & ~other
 
     def __invert__(self) -> "Mask":
         """What is outside."""
@@ -167,7 +182,7 @@ class Mask:
         values = self.values
         for _ in range(abs(pixels)):
             values = _spread(values, np.maximum if pixels > 0 else np.minimum)
-        return Mask(values)
+        return replace(self, values=values)
 
     def feather(self, pixels: int, outwards: bool = False) -> "Mask":
         """Soft at its edge: over ``pixels`` pixels it falls evenly to 0.
@@ -189,7 +204,7 @@ class Mask:
         for _ in range(pixels):
             values = _spread(values, spread)
             total = total + values
-        return Mask((total / np.float32(pixels + 1)).clip(0, 1))
+        return replace(self, values=(total / np.float32(pixels + 1)).clip(0, 1))
 
     def iou(self, other: "Mask") -> float:
         """Area of the intersection over that of the union; 0 where both are empty."""
