@@ -98,7 +98,7 @@ class Encoder:
         """
         if isinstance(self.model, DualEncoder):
             return float(self.model.config.projection)
-        return float(self.model.scale)
+        return self.model.scale.item()
 
     def read(self, source: ImageLike) -> Tensor:
         """A picture as ``images`` takes it: (3, size, size) uint8.
