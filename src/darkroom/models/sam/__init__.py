@@ -1,0 +1,1 @@
+"""Segment anything: a picture encoded once, then masks for any number of prompts."""

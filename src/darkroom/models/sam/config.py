@@ -1,0 +1,107 @@
+"""Sizes of segment-anything networks, the published ones among them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """A vision transformer whose attention sees windows, in a few layers everything."""
+
+    patch: int = 16  # pixels of a side
+    channels: int = 768
+    layers: int = 12
+    heads: int = 12
+    hidden: int = 3072  # width of the feed-forward
+    window: int = 14  # patches of a side
+    global_layers: tuple[int, ...] = (2, 5, 8, 11)  # those that see everything, from 0
+    eps: float = 1e-6  # of the blocks' norms
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyVitConfig:
+    """TinyViT: a stage of convolutions, then stages of attention within windows."""
+
+    channels: tuple[int, ...] = (64, 128, 160, 320)  # per stage
+    blocks: tuple[int, ...] = (2, 2, 6, 2)  # per stage
+    heads: tuple[int, ...] = (2, 4, 5, 10)  # per stage; the first one's are not used
+    windows: tuple[int, ...] = (7, 7, 14, 7)  # places of a side; the first one's are not used
+    strides: tuple[int, ...] = (2, 2, 1)  # between the stages; the stem's is 4
+    expansion: int = 4  # of the convolutions of the first stage, and of every feed-forward
+
+    @property
+    def patch(self) -> int:
+        """Pixels of the picture to a place of the features, of a side."""
+        stride = 4
+        for step in self.strides:
+            stride *= step
+        return stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The transformer that turns a picture's features and prompts into masks."""
+
+    layers: int = 2
+    heads: int = 8
+    hidden: int = 2048  # width of the feed-forward
+    narrowing: int = 2  # between tokens and picture, attention has channels / narrowing
+    candidates: int = 3  # masks for a prompt of which it is not sure; one more for a sure one
+    iou_hidden: int = 256
+    iou_layers: int = 3
+    eps: float = 1e-5  # of the blocks' norms; the last norm's is 1e-5 always
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamConfig:
+    """Raises ValueError where sizes do not divide each other as they must."""
+
+    size: int = 1024  # pixels of a side
+    channels: int = 256  # of features, prompts and decoder
+    mask_channels: int = 16  # while a mask of before becomes features
+    encoder: VitConfig | TinyVitConfig = VitConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+    @property
+    def grid(self) -> int:
+        """Places of a side of the features; logits have four times as many."""
+        return self.size // self.encoder.patch
+
+    def __post_init__(self) -> None:
+        encoder, decoder = self.encoder, self.decoder
+        inner = self.channels // max(1, decoder.narrowing)
+        if isinstance(encoder, VitConfig):
+            stages = [(encoder.channels, encoder.heads)]
+        else:
+            count = len(encoder.channels)
+            others = {len(encoder.blocks), len(encoder.heads), len(encoder.windows)}
+            if others != {count} or len(encoder.strides) != count - 1:
+                raise ValueError(
+                    f"{count} stages of channels need as many blocks, heads and windows, and one "
+                    "stride less"
+                )
+            stages = list(zip(encoder.channels, encoder.heads, strict=True))[1:]
+        for whole, part, what in (
+            (self.size, encoder.patch, "size by the patch"),
+            (self.channels, 8, "channels by 8"),
+            (self.channels, decoder.narrowing, "channels by the decoder's narrowing"),
+            (self.channels, decoder.heads, "channels by the decoder's heads"),
+            (inner, decoder.heads, "channels / narrowing by the decoder's heads"),
+            (self.mask_channels, 4, "mask_channels by 4"),
+            *((width, heads, "the encoder's channels by its heads") for width, heads in stages),
+        ):
+            if part < 1 or whole < 1 or whole % part:
+                raise ValueError(f"{what}: {part} does not divide {whole}")
+
+
+SAM_B = SamConfig()
+SAM_L = SamConfig(
+    encoder=VitConfig(
+        channels=1024, layers=24, heads=16, hidden=4096, global_layers=(5, 11, 17, 23)
+    )
+)
+SAM_H = SamConfig(
+    encoder=VitConfig(
+        channels=1280, layers=32, heads=16, hidden=5120, global_layers=(7, 15, 23, 31)
+    )
+)
+MOBILE_SAM = SamConfig(encoder=TinyVitConfig())

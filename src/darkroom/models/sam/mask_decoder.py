@@ -1,0 +1,135 @@
+"""SAM's mask decoder: a transformer in which prompts and picture attend to each other.
+
+Shapes: P prompts of one object each, T tokens, C channels, h w places of the features, L = h * w,
+K masks that it can tell: the first for sure prompts, the others candidates for an unsure one.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darkroom.models.sam.config import DecoderConfig, SamConfig
+from darkroom.models.sam.layers import ChannelNorm, Perceptron
+from darkroom.ops.attention import Attend, attend_torch
+
+LAST_EPS = 1e-5  # of the last norm over tokens
+
+
+class MaskDecoder(nn.Module):
+    """Features and prompts to logits of masks, and how good each is."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        channels, decoder = config.channels, config.decoder
+        count = decoder.candidates + 1
+        self.iou_token = nn.Parameter(torch.randn(1, channels))
+        self.mask_tokens = nn.Parameter(torch.randn(count, channels))
+        self.blocks = nn.ModuleList(
+            TwoWayBlock(channels, decoder, first=layer == 0) for layer in range(decoder.layers)
+        )
+        inner = channels // decoder.narrowing
+        self.last_attention = NarrowAttention(channels, inner, decoder.heads)
+        self.last_norm = nn.LayerNorm(channels, eps=LAST_EPS)
+        self.up1 = nn.ConvTranspose2d(channels, channels // 4, 2, stride=2)
+        self.up_norm = ChannelNorm(channels // 4)
+        self.up2 = nn.ConvTranspose2d(channels // 4, channels // 8, 2, stride=2)
+        self.mask_heads = nn.ModuleList(
+            Perceptron(channels, channels, channels // 8, 3) for _ in range(count)
+        )
+        self.iou_head = Perceptron(channels, decoder.iou_hidden, count, decoder.iou_layers)
+
+    def forward(
+        self, features: Tensor, places: Tensor, prompts: Tensor, which: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (P, K, 4 h, 4 w) of masks, and the IoU (P, K) that each is thought to have.
+
+        Args:
+            features: (1 or P, C, h, w), what masks of before add included.
+            places: (1, C, h, w), the position of each place.
+            prompts: (P, T, C).
+            which: of the K masks.
+        """
+        own = torch.cat((self.iou_token, self.mask_tokens)).expand(len(prompts), -1, -1)
+        tokens, picture = self.attended(features, places, torch.cat((own, prompts), dim=1))
+        height, width = features.shape[2:]
+        picture = picture.transpose(1, 2).unflatten(2, (height, width))
+        picture = F.gelu(self.up2(F.gelu(self.up_norm(self.up1(picture)))))
+        heads = list(enumerate(self.mask_heads, start=1))[which]
+        weights = torch.stack([head(tokens[:, token]) for token, head in heads], dim=1)
+        logits = (weights @ picture.flatten(2)).unflatten(2, picture.shape[2:])
+        return logits, self.iou_head(tokens[:, 0])[:, which]
+
+    def attended(self, features: Tensor, places: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (P, T, C) and picture (P, L, C) after the transformer.
+
+        While nothing has told the prompts' pictures apart, there is only one of them.
+        """
+        picture, places = (x.flatten(2).transpose(1, 2) for x in (features, places))
+        tokens = prompts
+        for block in self.blocks:
+            tokens, picture = block(tokens, picture, prompts, places)
+        h = self.last_attention(tokens + prompts, picture + places, picture)
+        return self.last_norm(tokens + h), picture.expand(len(tokens), -1, -1)
+
+
+class TwoWayBlock(nn.Module):
+    """Tokens attend to each other and to the picture; after a feed-forward it attends to them.
+
+    Args:
+        first: the tokens are the prompts themselves yet.
+    """
+
+    def __init__(self, channels: int, config: DecoderConfig, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        inner, heads = channels // config.narrowing, config.heads
+        self.own = NarrowAttention(channels, channels, heads)
+        self.norm1 = nn.LayerNorm(channels, eps=config.eps)
+        self.to_picture = NarrowAttention(channels, inner, heads)
+        self.norm2 = nn.LayerNorm(channels, eps=config.eps)
+        self.up = nn.Linear(channels, config.hidden)
+        self.down = nn.Linear(config.hidden, channels)
+        self.norm3 = nn.LayerNorm(channels, eps=config.eps)
+        self.to_tokens = NarrowAttention(channels, inner, heads)
+        self.norm4 = nn.LayerNorm(channels, eps=config.eps)
+
+    def forward(
+        self, tokens: Tensor, picture: Tensor, prompts: Tensor, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(P, T, C) and (1 or P, L, C) to (P, T, C) and (P, L, C)."""
+        if self.first:
+            tokens = self.norm1(self.own(tokens, tokens, tokens))
+        else:
+            h = tokens + prompts
+            tokens = self.norm1(tokens + self.own(h, h, tokens))
+        placed = picture + places
+        tokens = self.norm2(tokens + self.to_picture(tokens + prompts, placed, picture))
+        tokens = self.norm3(tokens + self.down(F.relu(self.up(tokens))))
+        picture = self.norm4(picture + self.to_tokens(placed, tokens + prompts, tokens))
+        return tokens, picture
+
+
+class NarrowAttention(nn.Module):
+    """Attention in fewer channels than it is given.
+
+    Args:
+        inner: channels of q, k and v.
+    """
+
+    def __init__(self, channels: int, inner: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attend: Attend = attend_torch  # swapped per instance
+        self.q = nn.Linear(channels, inner)
+        self.k = nn.Linear(channels, inner)
+        self.v = nn.Linear(channels, inner)
+        self.out = nn.Linear(inner, channels)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Of queries (P, L, C) over keys and values (P, S, C); any may have 1 in place of P."""
+        batch = max(len(queries), len(keys))
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(batch, -1, -1, -1)
+            for project, x in ((self.q, queries), (self.k, keys), (self.v, values))
+        )  # each (P, heads, L or S, inner / heads)
+        return self.out(self.attend(q, k, v).transpose(1, 2).flatten(-2))
