@@ -275,7 +275,7 @@ def test_pretrained_towers_are_taken_or_refused(flickr, tmp_path):
 
 
 def test_the_shipped_recipes_are_in_order():
-    for name in ("clip-flickr8k.toml", "clip-flickr8k-book.toml"):
+    for name in ("clip-flickr8k.toml", "clip-flickr8k-book.toml", "emoji-clip.toml"):
         with resources.as_file(resources.files("darkroom.recipes") / name) as path:
             run(path).close()
     assert retrieval.AT == (1, 5, 10)

@@ -89,9 +89,9 @@ def caption(row: Mapping[str, Any], shown: Variant, g: torch.Generator, noun: st
     if shown.tint is not None:
         what = f"{shown.tint} {name}"
         if form < 0.4:
-            what = f"{_article(what)} {what}"
+            what = f"{article(what)} {what}"
     elif form < 0.15:
-        what = f"{_article(name)} {name}"
+        what = f"{article(name)} {name}"
     elif form < 0.25:
         what = f"{name} {noun}" if noun else name
     elif form < 0.40 and order:
@@ -99,7 +99,7 @@ def caption(row: Mapping[str, Any], shown: Variant, g: torch.Generator, noun: st
     elif form < 0.47 and len(order) > 1:
         what = ", ".join(order[:3])
     if shown.ground is not None:
-        return f"{what} on {_article(shown.ground)} {shown.ground} background"
+        return f"{what} on {article(shown.ground)} {shown.ground} background"
     return f"{what} on a white background" if chance() < 0.1 else what
 
 
@@ -110,5 +110,6 @@ def all_texts(rows: Sequence[Mapping[str, Any]], noun: str = "") -> list[str]:
     return texts + frame * 50
 
 
-def _article(text: str) -> str:
+def article(text: str) -> str:
+    """The indefinite article that goes before ``text``."""
     return "an" if text[:1] in "aeiou" else "a"

@@ -19,6 +19,8 @@ from darkroom.errors import ConfigError
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
 from darkroom.recipes.clip import book
 from darkroom.recipes.clip.book import BookOptions
+from darkroom.recipes.clip.composing import Composer, Composing, frames
+from darkroom.recipes.clip.composing import read as read_cut_outs
 from darkroom.recipes.clip.reading import read
 from darkroom.recipes.clip.retrieval import measure, show
 from darkroom.recipes.runs import Run
@@ -50,6 +52,8 @@ class Config:
     query: str = "dogs on the grass"  # for the grid of nine in the report
     evaluate_every: int = 500  # steps
     save_every: int = 500  # steps
+    compose: Composing | None = None  # cut-outs over grounds, instead of pictures as they are
+    half: bool = False  # write the finished model in float16
     model: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     book: BookOptions = field(default_factory=BookOptions)
     fit: FitOptions = field(default_factory=FitOptions)
@@ -70,14 +74,15 @@ def _train(config: Config) -> Iterator[FitStep]:
     torch.manual_seed(config.fit.seed)
     size = config.model.size
     side = round(size * config.margin)
-    learnt = read(config, side)
+    learnt = read_cut_outs(config) if config.compose else read(config, side)
     if len(learnt.captions) < config.fit.batch:
         raise ConfigError(
             f"{config.data}: {len(learnt.captions)} pictures to learn from; lower fit.batch to that"
         )
     held_out = learnt.measured(side, False).images
     texts = [text for group in learnt.captions for text in group]
-    tokenizer = train_tokenizer(texts, config.vocabulary, config.model.text.positions)
+    around = frames(config.compose) if config.compose else []
+    tokenizer = train_tokenizer(texts + around, config.vocabulary, config.model.text.positions)
     text = replace(config.model.text, vocabulary=len(tokenizer), end=tokenizer.eos)
     model = ContrastiveModel(replace(config.model, text=text))
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -94,18 +99,26 @@ def _train(config: Config) -> Iterator[FitStep]:
         buffer = BUFFER if learnt.streamed.sharded else 0
         batches = stream(learnt.streamed, side, training, buffer=buffer)
     captions = Captions(learnt.captions, token_ids(tokenizer, texts, text.positions), tokenizer.eos)
+    composer = Composer(config, learnt, tokenizer) if config.compose else None
+    run.held += composer.nbytes if composer else 0
 
-    def loss(draw: Draw) -> Tensor:
-        g, batch = draw.generator, config.fit.batch
+    def batch(draw: Draw) -> tuple[Tensor, Tensor]:
+        if composer:
+            return composer(draw)
+        g, count = draw.generator, config.fit.batch
         mine = slice(draw.part, None, draw.parts)
         if learnt.pixels is None:
             chosen, pixels = next(batches)
         else:
-            chosen = torch.randperm(len(learnt.pixels), generator=g)[:batch][mine]  # none twice
+            chosen = torch.randperm(len(learnt.pixels), generator=g)[:count][mine]  # none twice
             pixels = learnt.pixels[chosen]
-        boxes, mirrored = draw_crops(batch, side, config.least_area, g)
-        ids = captions.draw(chosen, config.forget, batch, mine, g)
-        pixels = cut(pixels, boxes[mine], mirrored[mine], size)
+        boxes, mirrored = draw_crops(count, side, config.least_area, g)
+        ids = captions.draw(chosen, config.forget, count, mine, g)
+        return cut(pixels, boxes[mine], mirrored[mine], size), ids
+
+    def loss(draw: Draw) -> Tensor:
+        pixels, ids = batch(draw)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         ids = trimmed(ids, tokenizer.eos)
         image = distributed.gather(model.encode_image(pixels.to(draw.device)))
         sentence = distributed.gather(model.encode_text(ids.to(draw.device)))
@@ -126,6 +139,8 @@ def _train(config: Config) -> Iterator[FitStep]:
     shown = learnt.measured(encoder.size, True)
     show(run, encoder, shown.images, shown.source, shown.name, config.query)
     if distributed.first():
+        if config.half:
+            encoder.model.half()
         encoder.save(config.out / "model")
     run.finish()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch import Tensor
@@ -36,8 +36,9 @@ class Learnt:
     captions: tuple[tuple[str, ...], ...]  # of each
     measured: Callable[[int, bool], Measured]  # of a size; while training, or at its end
     remarks: tuple[str, ...] = ()
-    pixels: Tensor | None = None  # (N, 3, side, side) uint8
+    pixels: Tensor | None = None  # (N, 3, side, side) uint8; of cut-outs (N, 4, size, size)
     streamed: Pictures | None = None
+    rows: tuple[dict[str, Any], ...] = ()  # of cut-outs, all that is known of each
 
 
 def read(config: "Config", side: int) -> Learnt:
