@@ -1,9 +1,5 @@
-"""Darkroom's one type for a mask: what segments is what inpaints, tracks and exports.
+"""The mask itself."""
 
-Shapes: H height, W width.
-"""
-
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,13 +9,14 @@ from PIL import Image, ImageOps
 
 from darkroom.errors import DataError, ImageError
 from darkroom.images import MAX_PIXELS, ImageLike, open_image, peek
+from darkroom.masks.outlines import Polygon, fill, outlines
+from darkroom.masks.regions import drop_small, find_regions
+from darkroom.masks.run_lengths import pack, unpack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Colour = tuple[int, int, int]
-
-__all__ = ["Colour", "Mask", "colours", "open_mask", "overlay"]
+__all__ = ["Mask", "open_mask"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +93,7 @@ class Mask:
             height, width = (int(length) for length in rle["size"])
             counts = rle["counts"]
             text = counts.encode() if isinstance(counts, str) else counts
-            runs = _runs(text) if isinstance(text, bytes) else [int(run) for run in text]
+            runs = unpack(text) if isinstance(text, bytes) else [int(run) for run in text]
         except (KeyError, TypeError, ValueError, UnicodeEncodeError) as error:
             raise DataError(f"not COCO run lengths ({error!r}); expected size and counts") from None
         if height < 0 or width < 0 or height * width > MAX_PIXELS:
@@ -111,7 +108,39 @@ class Mask:
         flat = self.binary().values.ravel(order="F")
         edges = np.flatnonzero(np.diff(flat, prepend=False)) if flat.size else np.array([], int)
         runs = np.diff(edges, prepend=0, append=flat.size)  # the first run is of zeros
-        return {"size": list(self.values.shape), "counts": _text(runs.tolist())}
+        return {"size": list(self.values.shape), "counts": pack(runs.tolist())}
+
+    @classmethod
+    def from_polygons(cls, polygons: Sequence[Polygon], size: tuple[int, int]) -> "Mask":
+        """The pixels of ``size`` (height, width) whose centre lies in one of the polygons.
+
+        Args:
+            polygons: of rings (N, 2) of (x, y): an outline and its holes; pixel (0, 0) reaches
+                from (0, 0) to (1, 1), as in COCO. What is outside of the picture is cut off.
+
+        Raises:
+            DataError: a ring is not (N, 2) numbers, or the size is too large.
+        """
+        height, width = size
+        if height < 0 or width < 0 or height * width > MAX_PIXELS:
+            raise DataError(
+                f"polygons in a picture of {width}x{height}; at most {MAX_PIXELS} pixels"
+            )
+        for ring in (ring for polygon in polygons for ring in polygon):
+            points = np.asarray(ring)
+            if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+                raise DataError(f"a ring of shape {points.shape}; expected (N, 2) finite numbers")
+        return cls(fill(polygons, size))
+
+    def polygons(self, tolerance: float = 0.0, least: float = 0.99) -> list[Polygon]:
+        """The outline of each region with its holes; a soft mask is cut at one half.
+
+        Args:
+            tolerance: 0 follows the edges of the pixels exactly; above it lines may pass this
+                many pixels from them, so there are fewer points.
+            least: the tolerance is halved until polygons and mask overlap by this IoU.
+        """
+        return outlines(self.binary().values, tolerance, least)
 
     def image(self) -> Image.Image:
         """A greyscale picture, white inside."""
@@ -149,7 +178,8 @@ class Mask:
 
         None for an empty mask.
         """
-        columns, rows = (np.flatnonzero((self.values > 0).any(axis=axis)) for axis in (0, 1))
+        inside = self.values > 0 if self.soft else self.values
+        columns, rows = (np.flatnonzero(inside.any(axis=axis)) for axis in (0, 1))
         if not len(rows):
             return None
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
@@ -206,6 +236,35 @@ class Mask:
             total = total + values
         return replace(self, values=(total / np.float32(pixels + 1)).clip(0, 1))
 
+    def components(self) -> "list[Mask]":
+        """Its connected regions (corners connect), the largest first; cut at one half."""
+        regions = find_regions(self.binary().values)
+        order = np.argsort(-regions.areas, kind="stable")
+        numbers = np.arange(len(regions))
+        return [replace(self, values=regions.where(numbers == i)) for i in order]
+
+    def drop_islands(self, below: float) -> "Mask":
+        """Without its regions of fewer than ``below`` pixels; if all are, the largest stays.
+
+        Corners connect; a soft mask is cut at one half.
+        """
+        return replace(self, values=drop_small(self.binary().values, below))
+
+    def fill_holes(self, largest: float | None = None) -> "Mask":
+        """With the holes inside of it filled: what is outside, but not up to the picture's edge.
+
+        A soft mask is cut at one half.
+
+        Args:
+            largest: leave those of more pixels; None fills all.
+        """
+        values = self.binary().values
+        outside = find_regions(~values, corners=False)
+        holes = ~outside.at_edge()
+        if largest is not None:
+            holes &= outside.areas <= largest
+        return replace(self, values=values | outside.where(holes))
+
     def iou(self, other: "Mask") -> float:
         """Area of the intersection over that of the union; 0 where both are empty."""
         union = (self | other).area
@@ -237,41 +296,6 @@ def open_mask(source: "Mask | ImageLike") -> Mask:
         raise ImageError("the mask cannot be read; save it again as a PNG file") from None
 
 
-def overlay(
-    image: Image.Image,
-    masks: Sequence[Mask],
-    tints: Sequence[Colour] | None = None,
-    alpha: float = 0.5,
-) -> Image.Image:
-    """The picture with each mask laid over it in a colour, in their order.
-
-    Args:
-        tints: a colour for each mask; None = ``colours``.
-        alpha: 0 shows the picture alone, 1 the colours alone.
-
-    Raises:
-        ValueError: a mask has another size, or there are fewer colours than masks.
-    """
-    tints = colours(len(masks)) if tints is None else tints
-    pixels = np.asarray(image.convert("RGB")).astype(np.float32)
-    for mask, tint in zip(masks, tints[: len(masks)], strict=True):
-        if mask.values.shape != pixels.shape[:2]:
-            raise ValueError(
-                f"a mask of {mask.width}x{mask.height} over a picture of "
-                f"{image.width}x{image.height}"
-            )
-        share = (alpha * mask.values)[..., None]
-        pixels = pixels * (1 - share) + np.array(tint, np.float32) * share
-    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
-
-
-def colours(count: int) -> list[Colour]:
-    """Colours far apart: hues a golden section further each time."""
-    turns = (i * 0.618034 % 1 for i in range(count))
-    bright = (colorsys.hsv_to_rgb(turn, 0.75, 1.0) for turn in turns)
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright]
-
-
 def _spread(values: np.ndarray, pick: np.ufunc) -> np.ndarray:
     """Of each pixel and its eight neighbours the largest or the smallest."""
     for axis in (0, 1):
@@ -281,43 +305,3 @@ def _spread(values: np.ndarray, pick: np.ufunc) -> np.ndarray:
         found[:-1] = pick(found[:-1], near[1:])
         values = np.moveaxis(found, 0, axis)
     return values
-
-
-def _text(runs: Sequence[int]) -> str:
-    """COCO's packing: from the fourth on, a run's difference to the last but one of its kind.
-
-    Numbers go in groups of five bits, lowest first; bit 5 says that more follow, bit 4 of the
-    last one is the sign; 48 makes each printable.
-    """
-    text = []
-    for i, run in enumerate(runs):
-        rest, more = run - runs[i - 2] if i > 2 else run, True
-        while more:
-            bits, rest = rest & 31, rest >> 5
-            more = rest != (-1 if bits & 16 else 0)
-            text.append(chr(48 + bits + 32 * more))
-    return "".join(text)
-
-
-def _runs(text: bytes) -> list[int]:
-    """The inverse of ``_text``.
-
-    Raises:
-        ValueError: the text is cut off, or has other characters.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for byte in text:
-        if not 48 <= byte < 112 or shift > 60:
-            raise ValueError(f"{chr(byte)!r} in the counts")
-        value |= (byte - 48 & 31) << shift
-        shift += 5
-        if byte - 48 & 32:
-            continue
-        if byte - 48 & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    if shift:
-        raise ValueError("the counts are cut off")
-    return runs
