@@ -22,7 +22,8 @@ class Known:
     """One published model."""
 
     name: str  # its repository today: owner/name
-    family: str  # sd1, sd2, sdxl, sdxl-refiner, pixel, controlnet, autoencoder, depth, text, video
+    # sd1, sd2, sdxl, sdxl-refiner, pixel, controlnet, autoencoder, depth, text, video, segmentation
+    family: str
     licence: str
     short: tuple[str, ...] = ()  # short names of ours
     aliases: tuple[str, ...] = ()  # other repositories of the same weights, living or gone
@@ -231,6 +232,14 @@ CATALOG: tuple[Known, ...] = (
         files=("dpt_large-midas-2f21e586", "dpt_large_384"),
         family="depth",
         licence="Apache-2.0",
+    ),
+    Known(
+        name="CASIA-LMC-Lab/FastSAM",
+        aliases=("CASIA-IVA-Lab/FastSAM",),
+        files=("fastsam", "fastsam-x", "fastsam-s"),
+        family="segmentation",
+        licence="AGPL-3.0",
+        note="published on GitHub, not on the hub; download the file and give its path",
     ),
     Known(name="madebyollin/taesd", short=("taesd",), family="autoencoder", licence="MIT"),
     Known(name="madebyollin/taesdxl", short=("taesdxl",), family="autoencoder", licence="MIT"),

@@ -93,12 +93,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return _open(path).header
 
 
-def read_tensors(path: str | os.PathLike[str], *, verify: bool = False) -> Mapping[str, "Tensor"]:
+def read_tensors(
+    path: str | os.PathLike[str], *, verify: bool = False, entry: str | None = None
+) -> Mapping[str, "Tensor"]:
     """The model's tensors by name, each made when it is asked for.
 
     Args:
         path: a file, or the ``.index.json`` of a sharded one.
         verify: compare PyTorch's archives with their checksums first (reads the whole file).
+        entry: of a file with several models, the one to take, such as "model" or "ema"; None =
+            the one that ``read_header`` tells as ``root``.
 
     Raises:
         CheckpointError: the file cannot be used; one line with the fault and the remedy.
@@ -108,7 +112,7 @@ def read_tensors(path: str | os.PathLike[str], *, verify: bool = False) -> Mappi
     if path.name.endswith(INDEX_SUFFIX):
         return read_sharded(path, verify=verify)
     with naming(path):
-        opened = _open(path)
+        opened = _open(path, entry)
         if verify:
             opened.verify()
         return Tensors(opened)
@@ -193,10 +197,10 @@ class _Safetensors:
 
 
 class _Torch:
-    def __init__(self, path: Path, data: mmap.mmap, file: TorchFile) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, file: TorchFile, entry: str | None) -> None:
         self.data = data
         self.file = file
-        model, root = find_model(file.root)
+        model, root = find_model(file.root, entry)
         self.leaves: dict[str, Leaf] = dotted(model)
         self.made: dict[str, UntypedStorage] = {}
         if not self.leaves:
@@ -238,12 +242,12 @@ class _Torch:
             check_sum(self.data, member)
 
 
-def _open(path: Path) -> "_Safetensors | _Torch":
+def _open(path: Path, entry: str | None = None) -> "_Safetensors | _Torch":
     data = open_mapped(path)
     kind = sniff(data)
     if kind == "safetensors":
         return _Safetensors(path, data)
-    return _Torch(path, data, read_archive(data) if kind == "zip" else read_stream(data))
+    return _Torch(path, data, read_archive(data) if kind == "zip" else read_stream(data), entry)
 
 
 def _info(leaf: Leaf) -> TensorInfo:

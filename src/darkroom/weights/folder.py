@@ -24,6 +24,7 @@ from darkroom.models.distilbert import DistilBert, DistilBertConfig
 from darkroom.models.dpt.network import DPT, DPTConfig
 from darkroom.models.dpt.view import View
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
+from darkroom.models.fastsam.network import FastSAM, FastSAMConfig
 from darkroom.models.resnet import ResNet, ResNetConfig
 from darkroom.models.segmentation.unet import SegmentationUNet, SegmentationUNetConfig
 from darkroom.models.segmentation.unet_resnet import (
@@ -53,6 +54,7 @@ from darkroom.weights.layouts import (
 )
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
+from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -69,6 +71,7 @@ CONFIGS: Mapping[type[nn.Module], type] = {
     DistilBert: DistilBertConfig,
     DPT: DPTConfig,
     DualEncoder: DualEncoderConfig,
+    FastSAM: FastSAMConfig,
     ResNet: ResNetConfig,
     SegmentationUNet: SegmentationUNetConfig,
     SegmentationUNetResNet: SegmentationUNetResNetConfig,
@@ -178,6 +181,7 @@ OURS = {f"darkroom.{row.model.__name__}": row for row in SINGLE.values()} | {
     "darkroom.DualEncoder": Single(
         DualEncoder, partial(from_dict, DualEncoderConfig), dual_encoder.BOOK
     ),
+    "darkroom.FastSAM": Single(FastSAM, partial(from_dict, FastSAMConfig), fastsam.ORIGINAL),
 }
 
 

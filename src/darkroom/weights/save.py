@@ -26,6 +26,7 @@ from darkroom.models.control.t2i_adapter import T2IAdapter
 from darkroom.models.distilbert import DistilBert
 from darkroom.models.dpt.network import DPT
 from darkroom.models.dual_encoder import DualEncoder
+from darkroom.models.fastsam.network import FastSAM
 from darkroom.models.resnet import ResNet
 from darkroom.models.segmentation.unet import SegmentationUNet
 from darkroom.models.segmentation.unet_resnet import SegmentationUNetResNet
@@ -53,6 +54,7 @@ from darkroom.weights.layouts import (
 )
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
+from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.single_file import ALONE, OWN
 
 
@@ -299,6 +301,9 @@ WRITERS: Mapping[type, Writer] = {
     ),
     DualEncoder: Writer(
         "darkroom", "model.safetensors", dual_encoder.dual_encoder_json, lambda _: dual_encoder.BOOK
+    ),
+    FastSAM: Writer(
+        "darkroom", "model.safetensors", fastsam.fastsam_json, lambda _: fastsam.ORIGINAL
     ),
 }
 

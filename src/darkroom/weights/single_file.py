@@ -1,6 +1,7 @@
 """Single files of the LDM and SGM families: Stable Diffusion 1.x, 2.x, XL with all their parts."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from darkroom.models.control.change import ControlNetChange
 from darkroom.models.control.controlnet import ControlNet
 from darkroom.models.control.t2i_adapter import T2IAdapter
 from darkroom.models.dpt.network import DPT
+from darkroom.models.fastsam.network import FastSAM
 from darkroom.models.unet import UNet, UNetConfig
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import families
@@ -34,7 +36,9 @@ from darkroom.weights.layouts import alone, autoencoder
 from darkroom.weights.layouts import single_file as layouts
 from darkroom.weights.layouts.annotators import dpt
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
+from darkroom.weights.layouts.fastsam import original as fastsam
 
+log = logging.getLogger(__name__)
 OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
 UNET = "model.diffusion_model."
 AVERAGED = "model_ema."
@@ -224,7 +228,10 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
         return _change(path, target)
     row = alone.row_of(report.kind, report.layout)
     if row is not None:
-        tensors = target.wrap(read_tensors(path))
+        if report.licence in COPYLEFT:
+            log.warning("%s: %s", path.name, COPYLEFT[report.licence])
+        entry = "model" if header.root == "ema" and not target.ema else None
+        tensors = target.wrap(read_tensors(path, entry=entry))
         try:
             config, converted = alone.read(tensors, row)
             return assemble(
@@ -258,6 +265,7 @@ ALONE: Mapping[type[nn.Module], Alone] = {
         controlnet.PREFIX,
     ),
     DPT: Alone(lambda _: dpt.MIDAS),
+    FastSAM: Alone(lambda _: fastsam.ORIGINAL),
     T2IAdapter: Alone(lambda _: t2i_adapter.ORIGINAL),
 }
 
@@ -286,6 +294,10 @@ def _own_network(path: Path, own: Mapping[str, Any], target: Target) -> nn.Modul
     return assemble(model, config, converted, target.dtype, target.device, release(tensors))
 
 
+COPYLEFT = {  # licences of weights that bind those who use them; said when they are loaded
+    "AGPL-3.0": "these weights are licensed AGPL-3.0 (Darkroom is not); mind its terms where you "
+    "pass them on, or serve what uses them"
+}
 CHANGES = ("Control-LoRA", "ControlNet difference")
 
 

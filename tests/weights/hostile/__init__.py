@@ -1,4 +1,4 @@
-"""Makes malformed and hostile checkpoint files: 187 kinds, any number of each, always the same.
+"""Makes malformed and hostile checkpoint files: 205 kinds, any number of each, always the same.
 
 ``cases(folder, count)`` writes one file at a time. A kind is a function of a random generator; a
 ``Case`` says whether the file must be refused (a flipped bit may leave a valid file).
@@ -13,6 +13,7 @@ from hostile import (  # each lists its kinds
     bombs,
     foreign,
     headers,
+    modules,
     running,
     streams,
     wrong,
@@ -20,7 +21,7 @@ from hostile import (  # each lists its kinds
 from hostile.kinds import KINDS, MARKER, Case
 
 __all__ = ["KINDS", "MARKER", "Case", "cases"]
-_LISTED = (headers, foreign, archives, running, bombs, wrong, streams)
+_LISTED = (headers, foreign, archives, running, bombs, wrong, streams, modules)
 
 
 def cases(folder: Path, count: int, start: int = 0) -> Iterator[Case]:

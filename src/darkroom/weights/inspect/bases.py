@@ -126,7 +126,7 @@ def particulars(rule: Rule, tensors: Tensors, names: Names) -> dict[str, Any]:
         name = names.first("image_encoder.patch_embed.proj.weight", "patch_embed.projection.weight")
         return {"size": SAM_SIZES.get(tensors[name].shape[0], "")} if name else {}
     if rule.kind in ("FastSAM", "YOLOv8"):
-        name = names.first("model.0.conv.weight")
+        name = names.first("model.0.conv.weight", "stem.conv.weight")
         sizes = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
         return {"size": sizes.get(tensors[name].shape[0], "")} if name else {}
     if rule.kind.startswith("CLIP") and rule.layout in ("OpenAI", "open_clip"):

@@ -22,6 +22,8 @@ from darkroom.models.digit_classifier import DigitClassifier, DigitClassifierCon
 from darkroom.models.distilbert import DISTILBERT, DistilBert
 from darkroom.models.dpt.network import COARSEST, DPT, DPT_HYBRID, DPT_LARGE
 from darkroom.models.dual_encoder import BOOK_CLIP, DualEncoder
+from darkroom.models.fastsam.network import COARSEST as FASTSAM_COARSEST
+from darkroom.models.fastsam.network import FASTSAM_S, FASTSAM_X, FastSAM
 from darkroom.models.flow import Flow, FlowConfig
 from darkroom.models.gan import GAN, GANConfig
 from darkroom.models.resnet import RESNET50, RESNET101, RESNET152, ResNet
@@ -136,6 +138,8 @@ ALONE: Mapping[str, tuple[Callable[[Any], nn.Module], Any, Size]] = MappingProxy
         "distilbert": (DistilBert, DISTILBERT, (224, 224)),
         "dpt-hybrid": (DPT, DPT_HYBRID, DPT_HYBRID.view.size),
         "dpt-large": (DPT, DPT_LARGE, DPT_LARGE.view.size),
+        "fastsam-s": (FastSAM, FASTSAM_S, (1024, 1024)),
+        "fastsam-x": (FastSAM, FASTSAM_X, (1024, 1024)),
         "flow": (Flow, FlowConfig(), (28, 28)),
         "gan": (GAN, GANConfig(), (28, 28)),
         "vae": (VAE, VAEConfig(), (28, 28)),
@@ -252,6 +256,10 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
     elif isinstance(model, DPT):
         height, width = size or model.config.view.size
         _divided((height, width), COARSEST)
+        yield Network(part, model, (_empty(batch, 3, height, width),))
+    elif isinstance(model, FastSAM):
+        height, width = size or (1024, 1024)
+        _divided((height, width), FASTSAM_COARSEST)
         yield Network(part, model, (_empty(batch, 3, height, width),))
     elif isinstance(model, DistilBert):
         yield Network(part, model, (_ids(batch, SENTENCE),))

@@ -171,6 +171,7 @@ RULES: tuple[Rule, ...] = (
         "Apache-2.0",
     ),
     Rule("FastSAM", "Ultralytics", ("model.22.proto.", "model.22.cv4."), (), (), "AGPL-3.0"),
+    Rule("FastSAM", "Darkroom", ("^stem.conv.weight$", "^head.prototype.", "^head.bins$")),
     Rule("YOLOv8", "Ultralytics", ("model.22.cv2.", "model.22.dfl."), (), (), "AGPL-3.0"),
     Rule("DeAOT", "original", ("LSTT.layers.", "patch_wise_id_bank."), (), (), "BSD-3-Clause"),
     Rule("segmentation U-Net", "original", ("^start_conv.", "^down1.down_conv.")),

@@ -12,6 +12,7 @@ from darkroom.weights.layout import Layout, StateDict, convert
 from darkroom.weights.layouts import distilbert, dual_encoder, resnet, segmentation
 from darkroom.weights.layouts.annotators import body_pose, dpt, line_segments, scene, soft_edges
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
+from darkroom.weights.layouts.fastsam import original as fastsam
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
 PARALLEL = "module."  # before every name, where DataParallel wrote the file
@@ -45,6 +46,7 @@ ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
     "annotator: segments": Alone(scene.scene_sizes, scene.UPERNET),
     "annotator: soft edges": Alone(soft_edges.soft_edges_sizes, soft_edges.CONTROLNET),
     "depth estimator": Alone(dpt.dpt_sizes, dpt.EITHER),
+    "FastSAM": Alone(fastsam.sizes, fastsam.ORIGINAL, fastsam.part),
     "CLIP from scratch": Alone(dual_encoder.dual_encoder_sizes, dual_encoder.BOOK),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from darkroom.weights.readers.faults import Fault, printable
 from darkroom.weights.readers.records import ArrayRecord, Global, Inert, Storage, TensorRecord
 
-# Where trainers put the model, best first. "ema" is last: Ultralytics leaves "model" empty then.
+# Where trainers put the model, best first.
 ROOTS = (
     "state_dict",
     "model_state_dict",
@@ -40,10 +40,18 @@ DEEPEST = 100
 Leaf = TensorRecord | ArrayRecord
 
 
-def find_model(root: Any) -> tuple[Any, str]:
-    """(the part that holds the model's tensors, its key or "")."""
+def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
+    """(the part that holds the model's tensors, its key or "").
+
+    Ultralytics keeps whole modules: "ema", where it is one, is what it loads itself, and "model"
+    may be empty then.
+
+    Args:
+        entry: the only key to look at, where the file has it.
+    """
     if type(root) is dict:
-        for key in ROOTS:
+        averaged = ("ema",) if type(root.get("ema")) is Inert else ()
+        for key in (*averaged, *ROOTS) if entry is None else (entry,):
             part = root.get(key)
             if type(part) in (dict, Inert) and next(leaves(part), None) is not None:
                 return part, key

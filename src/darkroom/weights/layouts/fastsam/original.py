@@ -1,14 +1,18 @@
 """Where FastSAM's published files keep its network: a list of 23 layers, the last one the head."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NoReturn
 
 from torch import Tensor
 
+from darkroom.errors import ConfigError
 from darkroom.models.fastsam.network import FASTSAM_S, FASTSAM_X, STRIDES, FastSAM, FastSAMConfig
-from darkroom.weights.layout import Entry, Layout, Table, under
+from darkroom.weights.layout import Entry, Layout, Table, revert, under
 
 NORMED: Table = {"conv": "conv", "bn": "norm"}
 HEAD = "model.22"
+MOST = 64  # pairs of a cross-stage block
 PAIRED = {2: "stage.0", 4: "stage.1", 6: "stage.2", 8: "stage.3"}  # cross-stage blocks, per layer
 NECK = {12: "rise.0", 15: "rise.1", 18: "fall.0", 21: "fall.1"}
 PLAIN = {0: "stem", 1: "down.0", 3: "down.1", 5: "down.2", 7: "down.3"} | {
@@ -53,8 +57,20 @@ ORIGINAL = Layout(
 )
 
 
+def fastsam_json(config: FastSAMConfig) -> NoReturn:
+    """There is no library with such a config.json: it is written in our own words.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f"no library describes {config}")
+
+
 def part(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The network's own names, from a file that has one more ``model.`` in front."""
+    """The published names, from a file that has ours, or one more ``model.`` in front."""
+    if "head.bins" in state:
+        many = replace(FASTSAM_X, pairs=(MOST,) * 4, neck_pairs=MOST)
+        return revert(state, entries(many))
     again = "model."
     if state and all(name.startswith(again * 2) for name in state):
         return {name.removeprefix(again): tensor for name, tensor in state.items()}
