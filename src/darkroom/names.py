@@ -20,6 +20,17 @@ SAMPLER_NAMES = (
 SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 ANNOTATOR_NAMES = ("canny", "depth", "normal", "scribble", "hed", "mlsd", "seg", "openpose")
+EXPORT_NAMES = (  # of masks; the plain name first, then its other form
+    "coco",
+    "coco-polygons",
+    "yolo",
+    "labelstudio",
+    "labelstudio-brush",
+    "png",
+    "labelmap",
+    "rle",
+    "csv",
+)
 DEVICE_NAMES = ("cpu", "cuda", "mps")
 DEFAULT_MODEL = "emoji"  # built in
 EDIT_MODEL = "emoji-inpaint"  # of ``darkroom edit``; built in
