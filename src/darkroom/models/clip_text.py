@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.nn.attention import Attention
+from darkroom.nn.transformer import Block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,17 @@ class ClipTextModel(nn.Module):
         self.config = config
         self.token = nn.Embedding(config.vocabulary, config.channels)
         self.position = nn.Embedding(config.positions, config.channels)
-        self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(
+                config.channels,
+                config.heads,
+                config.hidden,
+                quick_gelu=config.quick_gelu,
+                eps=config.eps,
+                causal=True,
+            )
+            for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(config.channels, eps=config.eps)
         self.projection = (
             nn.Linear(config.channels, config.projection, bias=False) if config.projection else None
@@ -78,22 +87,3 @@ class ClipTextModel(nn.Module):
         pooled = last[torch.arange(len(ids), device=ids.device), end]
         projected = None if self.projection is None else self.projection(pooled)
         return TextOutput(tuple(hidden), last, pooled, projected)
-
-
-class TextBlock(nn.Module):
-    """Causal self-attention and a feed-forward, each normalised before."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.channels, eps=config.eps)
-        self.attention = Attention(config.channels, config.heads, bias=True)
-        self.norm2 = nn.LayerNorm(config.channels, eps=config.eps)
-        self.up = nn.Linear(config.channels, config.hidden)
-        self.down = nn.Linear(config.hidden, config.channels)
-        self.quick_gelu = config.quick_gelu
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x), causal=True)
-        h = self.up(self.norm2(x))
-        h = h * torch.sigmoid(1.702 * h) if self.quick_gelu else F.gelu(h)
-        return x + self.down(h)

@@ -60,11 +60,7 @@ def openclip(config: TextConfig) -> Iterator[Entry]:
     yield Entry("token_embedding", "token")
     yield Entry("positional_embedding", "position.weight", bare=True)
     for n in range(config.layers):
-        theirs, ours = f"transformer.resblocks.{n}", f"blocks.{n}"
-        yield from under(theirs, ours, OPENCLIP_BLOCK)
-        for leaf in ("weight", "bias"):
-            parts = tuple(f"{ours}.attention.{name}.{leaf}" for name in "qkv")
-            yield Entry(f"{theirs}.attn.in_proj_{leaf}", parts, bare=True)
+        yield from openclip_block(f"transformer.resblocks.{n}", f"blocks.{n}")
     yield from unused(f"transformer.resblocks.{config.layers}")  # the one that SD 2 leaves out
     yield Entry("ln_final", "norm")
     if config.projection:
@@ -72,6 +68,14 @@ def openclip(config: TextConfig) -> Iterator[Entry]:
     else:
         yield from unused("text_projection")
     yield from unused("logit_scale", "attn_mask", "visual")
+
+
+def openclip_block(theirs: str, ours: str) -> Iterator[Entry]:
+    """One block of a tower of OpenCLIP's, whose q, k and v are one parameter."""
+    yield from under(theirs, ours, OPENCLIP_BLOCK)
+    for leaf in ("weight", "bias"):
+        parts = tuple(f"{ours}.attention.{name}.{leaf}" for name in "qkv")
+        yield Entry(f"{theirs}.attn.in_proj_{leaf}", parts, bare=True)
 
 
 PRESETS = {"clip-l": CLIP_L, "openclip-h": OPENCLIP_H, "openclip-bigg": OPENCLIP_BIGG}

@@ -1,0 +1,1 @@
+"""CLIP whole: how OpenAI, open_clip and transformers name its tensors and describe it."""
