@@ -12,7 +12,11 @@ from darkroom.acceleration import (
     recommended,
 )
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.sam.config import DecoderConfig, SamConfig, VitConfig
+from darkroom.models.sam.folded import FoldedAttention, FoldedDecoder
+from darkroom.models.sam.network import Sam
 from darkroom.models.unet import SD15, UNet, UNetConfig
+from darkroom.ops.linear import OneDnnLinear
 from darkroom.ops.packed import PackedConv2d, PackedLinear, can_pack, pack
 
 PLANS = {
@@ -108,6 +112,34 @@ def test_autoencoder(name: str) -> None:
     assert torch.allclose(model.decode(latents), decoded, atol=1e-5)
     done.undo()
     assert same(model, before)
+
+
+@torch.no_grad()
+def test_segment_anything() -> None:
+    torch.manual_seed(0)
+    vit = VitConfig(
+        patch=8, channels=32, layers=2, heads=2, hidden=48, window=5, global_layers=(1,)
+    )
+    config = SamConfig(
+        size=128, channels=64, encoder=vit, decoder=DecoderConfig(heads=2, hidden=40)
+    )
+    model = Sam(config).eval()
+    before = snapshot(model)
+    pixels, points = torch.randn(1, 3, 128, 128), torch.tensor([[[20.0, 90.0]], [[100.0, 64.0]]])
+    features = model.encode(pixels)
+    expected = model.decode(features, points=points, labels=torch.ones(2, 1))
+    plan = recommended(model)
+    assert plan == Acceleration(attention=plan.products, products=plan.products, folded=True)
+    done = accelerate(model, Acceleration(attention="onednn", products="onednn", folded=True))
+    assert {type(m) for m in model.modules()} >= {FoldedAttention, FoldedDecoder, OneDnnLinear}
+    torch.testing.assert_close(model.encode(pixels), features, rtol=1e-4, atol=1e-4)
+    actual = model.decode(features, points=points, labels=torch.ones(2, 1))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    done.undo()
+    assert same(model, before)
+    assert torch.equal(model.encode(pixels), features)
+    with pytest.raises(ValueError, match="folded=True reads weights that packed=True hides"):
+        accelerate(model, Acceleration(packed=True, folded=True))
 
 
 def test_training_goes_on_after_undo() -> None:

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.machine import processor
+from darkroom.models.sam.folded import FOLDED
+from darkroom.models.sam.image_encoder import RelativeAttention
+from darkroom.models.sam.network import Sam
 from darkroom.nn.attention import Attention
 from darkroom.nn.normalization import NormSilu
 from darkroom.ops.attention import BACKENDS
 from darkroom.ops.linear import OneDnnLinear, can_multiply
 from darkroom.ops.normalization import GROUP_NORM_SILU
 from darkroom.ops.packed import Packed, can_pack, pack
+from darkroom.ops.relative_attention import RELATIVE, attend_relative_reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,7 @@ class Acceleration:
     dtype: torch.dtype | None = None  # of weights and activations; None = as they are
     channels_last: bool = False  # convolutions over (B, H, W, C) in memory
     packed: bool = False  # weights in oneDNN's own order: float32 on a CPU, inference alone
+    folded: bool = False  # segment-anything's decoder: fewer multiplications, inference alone
     compile: str | None = None  # a backend of torch.compile, such as "inductor"
 
 
@@ -75,6 +80,8 @@ def accelerate(model: nn.Module | LatentDiffusion, plan: Acceleration) -> Accele
         raise ValueError('products="onednn" needs a PyTorch with oneDNN; use products="torch"')
     if plan.packed and not can_pack():
         raise ValueError("packed=True needs a PyTorch with oneDNN on a CPU; use packed=False")
+    if plan.packed and plan.folded:
+        raise ValueError("folded=True reads weights that packed=True hides; use one of them")
     done = Accelerated()
     try:
         for module in modules(model):
@@ -107,6 +114,8 @@ def recommended(model: nn.Module | LatentDiffusion) -> Acceleration:
     if parameters[0].device.type != "cpu":
         return Acceleration(channels_last=True)
     row = "onednn" if _is_slow_with_mkl() else "torch"
+    if isinstance(model, Sam):
+        return Acceleration(attention=row, products=row, folded=True)
     if sum(p.numel() for p in parameters) < LARGE:
         return Acceleration(attention=row, products=row)
     packed = can_pack() and all(p.dtype == torch.float32 for p in parameters)
@@ -162,6 +171,11 @@ def _swap(model: nn.Module, plan: Acceleration, done: Accelerated) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             _set(module, "attend", BACKENDS[plan.attention], done)
+        elif isinstance(module, RelativeAttention):
+            row = RELATIVE.get(plan.attention, attend_relative_reference)
+            _set(module, "attend", row, done)
+        elif plan.folded and type(module) in FOLDED:
+            _set(module, "__class__", FOLDED[type(module)], done)
         elif isinstance(module, NormSilu):
             _set(module, "compute", GROUP_NORM_SILU[plan.group_norm_silu], done)
         elif plan.products == "onednn" and type(module) is nn.Linear:

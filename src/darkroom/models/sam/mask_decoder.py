@@ -4,6 +4,8 @@ Shapes: P prompts of one object each, T tokens, C channels, h w places of the fe
 K masks that it can tell: the first for sure prompts, the others candidates for an unsure one.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from darkroom.models.sam.layers import ChannelNorm, Perceptron
 from darkroom.ops.attention import Attend, attend_torch
 
 LAST_EPS = 1e-5  # of the last norm over tokens
+AT_ONCE = 2  # prompts whose pictures are worked on together: 8 MB of ViT-B's features
 
 
 class MaskDecoder(nn.Module):
@@ -49,27 +52,75 @@ class MaskDecoder(nn.Module):
             prompts: (P, T, C).
             which: of the K masks.
         """
-        own = torch.cat((self.iou_token, self.mask_tokens)).expand(len(prompts), -1, -1)
-        tokens, picture = self.attended(features, places, torch.cat((own, prompts), dim=1))
-        height, width = features.shape[2:]
-        picture = picture.transpose(1, 2).unflatten(2, (height, width))
-        picture = F.gelu(self.up2(F.gelu(self.up_norm(self.up1(picture)))))
-        heads = list(enumerate(self.mask_heads, start=1))[which]
-        weights = torch.stack([head(tokens[:, token]) for token, head in heads], dim=1)
-        logits = (weights @ picture.flatten(2)).unflatten(2, picture.shape[2:])
+        picture, places, prompts = self._in_line(features, places, prompts)
+        tokens = self._blocks()[0].listen(prompts, picture, prompts, places)
+        tokens, picture = self._attended(tokens, picture, prompts, places)
+        logits = self.painted(self.weights(tokens)[:, which], picture, features.shape[2:])
         return logits, self.iou_head(tokens[:, 0])[:, which]
 
-    def attended(self, features: Tensor, places: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (P, T, C) and picture (P, L, C) after the transformer.
+    def above(
+        self, features: Tensor, places: Tensor, prompts: Tensor, which: slice, least: float
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Of each prompt the masks whose IoU is above ``least``; the others are not painted.
 
-        While nothing has told the prompts' pictures apart, there is only one of them.
+        A few prompts are worked on at a time, so that their pictures fit into a CPU's cache.
+
+        Args:
+            features, places, prompts, which: as ``forward``'s, of one picture (1, C, h, w).
+
+        Yields:
+            Which prompt, the IoU (M,) of its masks, their logits (M, 4 h, 4 w), where M > 0.
         """
-        picture, places = (x.flatten(2).transpose(1, 2) for x in (features, places))
-        tokens = prompts
-        for block in self.blocks:
-            tokens, picture = block(tokens, picture, prompts, places)
+        picture, places, prompts = self._in_line(features, places, prompts)
+        asked = self._blocks()[0].listen(prompts, picture, prompts, places)
+        for start in range(0, len(prompts), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            tokens, pictures = self._attended(asked[part], picture, prompts[part], places)
+            iou, weights = self.iou_head(tokens[:, 0])[:, which], self.weights(tokens)[:, which]
+            for p in (iou > least).any(dim=1).nonzero().flatten().tolist():
+                good = iou[p] > least
+                logits = self.painted(
+                    weights[p : p + 1, good], pictures[p, None], features.shape[2:]
+                )
+                yield start + p, iou[p, good], logits[0]
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """(P, T, C) after the transformer to (P, K, C / 8): how much of what each mask is."""
+        heads = enumerate(self.mask_heads, start=1)
+        return torch.stack([head(tokens[:, token]) for token, head in heads], dim=1)
+
+    def painted(self, weights: Tensor, picture: Tensor, grid: Sequence[int]) -> Tensor:
+        """Logits (P, K, 4 h, 4 w) of ``weights`` (P, K, C / 8) over pictures (P, L, C)."""
+        picture = picture.transpose(1, 2).unflatten(2, tuple(grid))
+        picture = F.gelu(self.up2(F.gelu(self.up_norm(self.up1(picture)))))
+        return (weights @ picture.flatten(2)).unflatten(2, picture.shape[2:])
+
+    def _blocks(self) -> "list[TwoWayBlock]":
+        return [block for block in self.blocks if isinstance(block, TwoWayBlock)]
+
+    def _in_line(
+        self, features: Tensor, places: Tensor, prompts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Picture (1 or P, L, C), places (1, L, C), and prompts (P, T, C) after its own tokens."""
+        picture, places = (x.flatten(2).transpose(1, 2).contiguous() for x in (features, places))
+        own = torch.cat((self.iou_token, self.mask_tokens)).expand(len(prompts), -1, -1)
+        return picture, places, torch.cat((own, prompts), dim=1)
+
+    def _attended(
+        self, tokens: Tensor, picture: Tensor, prompts: Tensor, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (P, T, C) and pictures (P, L, C) after the transformer.
+
+        Args:
+            tokens: as they are after they have listened to the first block.
+            picture: of all prompts, while nothing has told their pictures apart.
+        """
+        for i, block in enumerate(self._blocks()):
+            if i:
+                tokens = block.listen(tokens, picture, prompts, places)
+            picture = block.tell(tokens, picture, prompts, places)
         h = self.last_attention(tokens + prompts, picture + places, picture)
-        return self.last_norm(tokens + h), picture.expand(len(tokens), -1, -1)
+        return self.last_norm(tokens + h), picture
 
 
 class TwoWayBlock(nn.Module):
@@ -93,20 +144,20 @@ class TwoWayBlock(nn.Module):
         self.to_tokens = NarrowAttention(channels, inner, heads)
         self.norm4 = nn.LayerNorm(channels, eps=config.eps)
 
-    def forward(
-        self, tokens: Tensor, picture: Tensor, prompts: Tensor, places: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(P, T, C) and (1 or P, L, C) to (P, T, C) and (P, L, C)."""
+    def listen(self, tokens: Tensor, picture: Tensor, prompts: Tensor, places: Tensor) -> Tensor:
+        """Tokens (P, T, C) to what they are after each other and the picture (1 or P, L, C)."""
         if self.first:
             tokens = self.norm1(self.own(tokens, tokens, tokens))
         else:
             h = tokens + prompts
             tokens = self.norm1(tokens + self.own(h, h, tokens))
-        placed = picture + places
-        tokens = self.norm2(tokens + self.to_picture(tokens + prompts, placed, picture))
-        tokens = self.norm3(tokens + self.down(F.relu(self.up(tokens))))
-        picture = self.norm4(picture + self.to_tokens(placed, tokens + prompts, tokens))
-        return tokens, picture
+        tokens = self.norm2(tokens + self.to_picture(tokens + prompts, picture + places, picture))
+        return self.norm3(tokens + self.down(F.relu(self.up(tokens))))
+
+    def tell(self, tokens: Tensor, picture: Tensor, prompts: Tensor, places: Tensor) -> Tensor:
+        """The picture (1 or P, L, C) to what it is after the tokens: (P, L, C)."""
+        h = self.to_tokens(picture + places, tokens + prompts, tokens)
+        return self.norm4(picture + h)
 
 
 class NarrowAttention(nn.Module):
