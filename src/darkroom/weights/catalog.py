@@ -245,6 +245,27 @@ CATALOG: tuple[Known, ...] = (
     Known(name="madebyollin/taesdxl", short=("taesdxl",), family="autoencoder", licence="MIT"),
     *(
         Known(
+            name=f"facebook/sam-vit-{size}",
+            short=(f"sam-vit-{size[0]}",),
+            files=(file,),
+            family="segmentation",
+            licence="Apache-2.0",
+        )
+        for size, file in (
+            ("base", "sam_vit_b_01ec64"),
+            ("large", "sam_vit_l_0b3195"),
+            ("huge", "sam_vit_h_4b8939"),
+        )
+    ),
+    Known(
+        name="dhkim2810/MobileSAM",
+        files=("mobile_sam",),
+        family="segmentation",
+        licence="Apache-2.0",
+        note="one file: hf:dhkim2810/MobileSAM:mobile_sam.pt",
+    ),
+    *(
+        Known(
             name=f"lllyasviel/sd-controlnet-{hint}",
             short=(f"controlnet-{hint}",),
             files=(f"control_sd15_{hint}",),

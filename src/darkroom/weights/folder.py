@@ -26,6 +26,8 @@ from darkroom.models.dpt.view import View
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
 from darkroom.models.fastsam.network import FastSAM, FastSAMConfig
 from darkroom.models.resnet import ResNet, ResNetConfig
+from darkroom.models.sam.config import SamConfig
+from darkroom.models.sam.network import Sam
 from darkroom.models.segmentation.unet import SegmentationUNet, SegmentationUNetConfig
 from darkroom.models.segmentation.unet_resnet import (
     SegmentationUNetResNet,
@@ -55,6 +57,7 @@ from darkroom.weights.layouts import (
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
+from darkroom.weights.layouts.sam import huggingface as sam
 from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -73,6 +76,7 @@ CONFIGS: Mapping[type[nn.Module], type] = {
     DualEncoder: DualEncoderConfig,
     FastSAM: FastSAMConfig,
     ResNet: ResNetConfig,
+    Sam: SamConfig,
     SegmentationUNet: SegmentationUNetConfig,
     SegmentationUNetResNet: SegmentationUNetResNetConfig,
     T2IAdapter: T2IAdapterConfig,
@@ -161,6 +165,7 @@ SINGLE: Mapping[str, Single] = {
         ("DistilBertModel", "DistilBertForMaskedLM"),
         Single(DistilBert, distilbert.distilbert_config, distilbert.TRANSFORMERS),
     ),
+    "SamModel": Single(Sam, sam.sam_config, sam.HUGGINGFACE),
     "DPTForDepthEstimation": Single(DPT, dpt_configs.dpt_config, dpt.TRANSFORMERS),
     **dict.fromkeys(
         resnet.PRESETS, Single(ResNet, resnet.resnet_config, resnet.TORCHVISION)

@@ -28,6 +28,7 @@ from darkroom.models.dpt.network import DPT
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.models.fastsam.network import FastSAM
 from darkroom.models.resnet import ResNet
+from darkroom.models.sam.network import Sam
 from darkroom.models.segmentation.unet import SegmentationUNet
 from darkroom.models.segmentation.unet_resnet import SegmentationUNetResNet
 from darkroom.models.tiny_autoencoder import TinyAutoencoder
@@ -55,6 +56,7 @@ from darkroom.weights.layouts import (
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
+from darkroom.weights.layouts.sam import huggingface as sam
 from darkroom.weights.single_file import ALONE, OWN
 
 
@@ -274,6 +276,7 @@ WRITERS: Mapping[type, Writer] = {
     T2IAdapter: Writer(
         "diffusers", WEIGHTS, t2i_adapter.t2i_adapter_json, lambda _: t2i_adapter.DIFFUSERS
     ),
+    Sam: Writer("transformers", "model.safetensors", sam.sam_json, lambda _: sam.HUGGINGFACE),
     ResNet: Writer("timm", "model.safetensors", resnet.resnet_json, lambda _: resnet.TORCHVISION),
     DPT: Writer(
         "transformers", "model.safetensors", dpt_configs.dpt_json, lambda _: dpt.TRANSFORMERS

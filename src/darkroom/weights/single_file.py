@@ -22,6 +22,7 @@ from darkroom.models.control.controlnet import ControlNet
 from darkroom.models.control.t2i_adapter import T2IAdapter
 from darkroom.models.dpt.network import DPT
 from darkroom.models.fastsam.network import FastSAM
+from darkroom.models.sam.network import Sam
 from darkroom.models.unet import UNet, UNetConfig
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import families
@@ -37,6 +38,7 @@ from darkroom.weights.layouts import single_file as layouts
 from darkroom.weights.layouts.annotators import dpt
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
+from darkroom.weights.layouts.sam import original as sam
 
 log = logging.getLogger(__name__)
 OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
@@ -195,10 +197,14 @@ class Said:
         return {**large, **(self.known.settings if self.known else {}), **own}
 
 
+SAM_INSTEAD = "it is not supported; use sam_vit_b, _l or _h, or mobile_sam"
 WHAT_TO_DO = {
     "LoRA": "load the checkpoint it was made for, and put <lora:NAME:1> into the prompt (--lora)",
     "textual inversion": "load a checkpoint, and write the embedding's name into the prompt",
     "hypernetwork": "load the checkpoint it was made for first",
+    "SAM": "it does not say its sizes; load its folder, with config.json",
+    "SAM-HQ": SAM_INSTEAD,
+    "SAM 2": SAM_INSTEAD,
     "U-Net": "it lacks the autoencoder and the text tower; use a full checkpoint",
 }
 
@@ -265,6 +271,7 @@ ALONE: Mapping[type[nn.Module], Alone] = {
         controlnet.PREFIX,
     ),
     DPT: Alone(lambda _: dpt.MIDAS),
+    Sam: Alone(lambda _: sam.ORIGINAL),
     FastSAM: Alone(lambda _: fastsam.ORIGINAL),
     T2IAdapter: Alone(lambda _: t2i_adapter.ORIGINAL),
 }

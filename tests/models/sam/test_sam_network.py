@@ -20,7 +20,7 @@ from darkroom.models.sam.config import (
     VitConfig,
 )
 from darkroom.models.sam.layers import joined, windows
-from darkroom.models.sam.network import Sam
+from darkroom.models.sam.network import Sam, enlarged
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.layouts.sam import huggingface
 
@@ -35,7 +35,7 @@ TINY = SamConfig(
 TINY_VIT = replace(
     TINY,
     encoder=TinyVitConfig(
-        channels=(8, 16, 24, 32), blocks=(1, 1, 2, 1), heads=(1, 2, 3, 4), windows=(2, 3, 4, 2)
+        channels=(8, 16, 24, 32), blocks=(1, 1, 2, 1), heads=(2, 3, 4), windows=(3, 4, 2)
     ),
 )
 
@@ -192,7 +192,7 @@ def test_logits_in_the_pictures_own_pixels():
     logits = torch.randn(2, 3, 32, 32)
     whole = torch.nn.functional.interpolate(logits, (64, 64), mode="bilinear")
     cut = torch.nn.functional.interpolate(whole[..., :48, :64], (33, 44), mode="bilinear")
-    assert torch.equal(model.enlarged(logits, (48, 64), (33, 44)), cut)
+    assert torch.equal(enlarged(logits, 64, (48, 64), (33, 44)), cut)
     pixels = torch.full((1, 3, 48, 64), 123.675)
     prepared = model.normalised(pixels)
     assert prepared.shape == (1, 3, 64, 64)
@@ -245,7 +245,7 @@ def test_wrong_pictures_and_features():
         ({"decoder": DecoderConfig(heads=3)}, "the decoder's heads: 3 does not divide 32"),
         ({"mask_channels": 6}, "mask_channels by 4"),
         ({"encoder": VitConfig(patch=8, heads=5)}, "encoder's channels by its heads"),
-        ({"encoder": TinyVitConfig(strides=(2, 1))}, "one stride less"),
+        ({"encoder": TinyVitConfig(strides=(2, 1))}, "strides of all but one"),
     ],
 )
 def test_sizes_that_do_not_fit(change, problem):

@@ -23,8 +23,8 @@ class TinyVitConfig:
 
     channels: tuple[int, ...] = (64, 128, 160, 320)  # per stage
     blocks: tuple[int, ...] = (2, 2, 6, 2)  # per stage
-    heads: tuple[int, ...] = (2, 4, 5, 10)  # per stage; the first one's are not used
-    windows: tuple[int, ...] = (7, 7, 14, 7)  # places of a side; the first one's are not used
+    heads: tuple[int, ...] = (4, 5, 10)  # per stage, from the second on
+    windows: tuple[int, ...] = (7, 14, 7)  # places of a side, per stage, from the second on
     strides: tuple[int, ...] = (2, 2, 1)  # between the stages; the stem's is 4
     expansion: int = 4  # of the convolutions of the first stage, and of every feed-forward
 
@@ -73,13 +73,13 @@ class SamConfig:
             stages = [(encoder.channels, encoder.heads)]
         else:
             count = len(encoder.channels)
-            others = {len(encoder.blocks), len(encoder.heads), len(encoder.windows)}
-            if others != {count} or len(encoder.strides) != count - 1:
+            others = {len(encoder.heads), len(encoder.windows), len(encoder.strides)}
+            if others != {count - 1} or len(encoder.blocks) != count:
                 raise ValueError(
-                    f"{count} stages of channels need as many blocks, heads and windows, and one "
-                    "stride less"
+                    f"{count} stages of channels need as many blocks, and heads, windows and "
+                    "strides of all but one"
                 )
-            stages = list(zip(encoder.channels, encoder.heads, strict=True))[1:]
+            stages = zip(encoder.channels[1:], encoder.heads, strict=True)
         for whole, part, what in (
             (self.size, encoder.patch, "size by the patch"),
             (self.channels, 8, "channels by 8"),

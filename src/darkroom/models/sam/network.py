@@ -93,14 +93,8 @@ class Sam(nn.Module):
         return self.mask_decoder(features, places, tokens, which[candidates])
 
     def enlarged(self, logits: Tensor, scaled: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """Logits (P, K, 4 h, 4 w) in a picture's own pixels: (P, K, *size).
-
-        Args:
-            scaled: height and width of the picture within the S x S pixels.
-            size: its own height and width.
-        """
-        whole = F.interpolate(logits, (self.config.size,) * 2, mode="bilinear")
-        return F.interpolate(whole[..., : scaled[0], : scaled[1]], size, mode="bilinear")
+        """Logits (P, K, 4 h, 4 w) in a picture's own pixels: see ``enlarged``."""
+        return enlarged(logits, self.config.size, scaled, size)
 
     def _check(
         self,
@@ -138,3 +132,15 @@ class Sam(nn.Module):
 
     def _dtype(self) -> torch.dtype:
         return self.prompt_encoder.no_mask.dtype
+
+
+def enlarged(logits: Tensor, padded: int, scaled: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Logits (P, K, 4 h, 4 w) in a picture's own pixels: (P, K, *size), bilinear, twice.
+
+    Args:
+        padded: pixels S of a side of what the model sees.
+        scaled: height and width of the picture within them.
+        size: its own height and width.
+    """
+    whole = F.interpolate(logits, (padded, padded), mode="bilinear")
+    return F.interpolate(whole[..., : scaled[0], : scaled[1]], size, mode="bilinear")

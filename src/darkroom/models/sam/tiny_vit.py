@@ -27,19 +27,17 @@ class TinyVit(nn.Module):
         self.stages = nn.ModuleList()
         self.between = nn.ModuleList()
         for stage, (channels, count) in enumerate(zip(tiny.channels, tiny.blocks, strict=True)):
-            if stage:
-                before, stride = tiny.channels[stage - 1], tiny.strides[stage - 1]
-                self.between.append(Merging(before, channels, stride))
-            self.stages.append(
-                nn.Sequential(
-                    *(
-                        Block(channels, tiny.heads[stage], tiny.windows[stage], tiny.expansion)
-                        if stage
-                        else InvertedBottleneck(channels, tiny.expansion)
-                        for _ in range(count)
-                    )
-                )
-            )
+            blocks = nn.Sequential()
+            for _ in range(count):
+                if not stage:
+                    blocks.append(InvertedBottleneck(channels, tiny.expansion))
+                    continue
+                heads, window = tiny.heads[stage - 1], tiny.windows[stage - 1]
+                blocks.append(Block(channels, heads, window, tiny.expansion))
+            self.stages.append(blocks)
+            if stage < len(tiny.strides):
+                following = tiny.channels[stage + 1]
+                self.between.append(Merging(channels, following, tiny.strides[stage]))
         self.neck = Neck(tiny.channels[-1], config.channels)
 
     def forward(self, x: Tensor) -> Tensor:

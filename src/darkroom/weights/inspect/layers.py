@@ -27,6 +27,8 @@ from darkroom.models.fastsam.network import FASTSAM_S, FASTSAM_X, FastSAM
 from darkroom.models.flow import Flow, FlowConfig
 from darkroom.models.gan import GAN, GANConfig
 from darkroom.models.resnet import RESNET50, RESNET101, RESNET152, ResNet
+from darkroom.models.sam.config import MOBILE_SAM, SAM_B, SAM_H, SAM_L
+from darkroom.models.sam.network import Sam
 from darkroom.models.segmentation.unet import SegmentationUNet, SegmentationUNetConfig
 from darkroom.models.segmentation.unet_resnet import (
     SegmentationUNetResNet,
@@ -143,6 +145,10 @@ ALONE: Mapping[str, tuple[Callable[[Any], nn.Module], Any, Size]] = MappingProxy
         "flow": (Flow, FlowConfig(), (28, 28)),
         "gan": (GAN, GANConfig(), (28, 28)),
         "vae": (VAE, VAEConfig(), (28, 28)),
+        "sam-vit-b": (Sam, SAM_B, (1024, 1024)),
+        "sam-vit-l": (Sam, SAM_L, (1024, 1024)),
+        "sam-vit-h": (Sam, SAM_H, (1024, 1024)),
+        "mobile-sam": (Sam, MOBILE_SAM, (1024, 1024)),
         "segmentation-unet": (SegmentationUNet, SegmentationUNetConfig(), (256, 256)),
         "segmentation-unet-resnet": (
             SegmentationUNetResNet,
@@ -257,6 +263,16 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
         height, width = size or model.config.view.size
         _divided((height, width), COARSEST)
         yield Network(part, model, (_empty(batch, 3, height, width),))
+    elif isinstance(model, Sam):
+        config = model.config
+        if size not in (None, (config.size, config.size)):
+            raise ConfigError(f"this model looks at {config.size}x{config.size} pixels, always")
+        features = _empty(1, config.channels, config.grid, config.grid)
+        tokens = _empty(batch, 2, config.channels)  # of one point
+        yield Network(
+            "image encoder", model.image_encoder, (_empty(1, 3, config.size, config.size),)
+        )
+        yield Network("mask decoder", model.mask_decoder, (features, features, tokens))
     elif isinstance(model, FastSAM):
         height, width = size or (1024, 1024)
         _divided((height, width), FASTSAM_COARSEST)

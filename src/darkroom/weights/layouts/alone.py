@@ -13,6 +13,7 @@ from darkroom.weights.layouts import distilbert, dual_encoder, resnet, segmentat
 from darkroom.weights.layouts.annotators import body_pose, dpt, line_segments, scene, soft_edges
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
+from darkroom.weights.layouts.sam import original as sam
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
 PARALLEL = "module."  # before every name, where DataParallel wrote the file
@@ -47,6 +48,8 @@ ALONE: Mapping[str, Alone] = {  # by the kind that inspect tells
     "annotator: soft edges": Alone(soft_edges.soft_edges_sizes, soft_edges.CONTROLNET),
     "depth estimator": Alone(dpt.dpt_sizes, dpt.EITHER),
     "FastSAM": Alone(fastsam.sizes, fastsam.ORIGINAL, fastsam.part),
+    "SAM (original)": Alone(sam.sam_sizes, sam.ORIGINAL),
+    "MobileSAM": Alone(sam.sam_sizes, sam.ORIGINAL),
     "CLIP from scratch": Alone(dual_encoder.dual_encoder_sizes, dual_encoder.BOOK),
 }
 
