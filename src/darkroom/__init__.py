@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from darkroom.generation.xl.sizes import SizeConditioning
     from darkroom.tracing import summary, trace
     from darkroom.vision.encoder import open_encoder
+    from darkroom.vision.segment import Prompt, open_segmenter
     from darkroom.weights.load import load
     from darkroom.weights.save import save
 
@@ -39,12 +40,14 @@ __all__ = [
     "ImageToImage",
     "Inpaint",
     "Lora",
+    "Prompt",
     "Refiner",
     "SizeConditioning",
     "develop",
     "generate",
     "load",
     "open_encoder",
+    "open_segmenter",
     "save",
     "summary",
     "trace",
@@ -60,12 +63,14 @@ _HOMES = {
     "ImageToImage": "generation.image",
     "Inpaint": "generation.inpaint",
     "Lora": "generation.adapters.lora",
+    "Prompt": "vision.segment",
     "Refiner": "generation.xl.refiner",
     "SizeConditioning": "generation.xl.sizes",
     "develop": "generation.generate",
     "generate": "generation.generate",
     "load": "weights.load",
     "open_encoder": "vision.encoder",
+    "open_segmenter": "vision.segment",
     "save": "weights.save",
     "summary": "tracing",
     "trace": "tracing",
