@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from darkroom.app.drawing.replace import replace
     from darkroom.errors import DarkroomError
     from darkroom.generation.adapters.embedding import Embedding
     from darkroom.generation.adapters.hypernetwork import Hypernetwork
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from darkroom.tracing import summary, trace
     from darkroom.vision.encoder import open_encoder
     from darkroom.vision.segment import Prompt, open_segmenter
+    from darkroom.vision.select import select
     from darkroom.weights.load import load
     from darkroom.weights.save import save
 
@@ -48,7 +50,9 @@ __all__ = [
     "load",
     "open_encoder",
     "open_segmenter",
+    "replace",
     "save",
+    "select",
     "summary",
     "trace",
 ]
@@ -71,7 +75,9 @@ _HOMES = {
     "load": "weights.load",
     "open_encoder": "vision.encoder",
     "open_segmenter": "vision.segment",
+    "replace": "app.drawing.replace",
     "save": "weights.save",
+    "select": "vision.select",
     "summary": "tracing",
     "trace": "tracing",
 }

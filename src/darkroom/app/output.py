@@ -33,7 +33,7 @@ class Output:
     file: str = ""  # a file name with a suffix of SUFFIXES, or empty
     suffix: str = ".png"
 
-    def save(self, data: bytes, prompt: str, seed: int) -> Path:
+    def save(self, data: bytes, prompt: str, seed: int | None = None) -> Path:
         """Write one picture under the next free name, whole or not at all.
 
         Raises:
@@ -49,11 +49,17 @@ class Output:
             except FileExistsError:  # taken, perhaps this moment by another process
                 number += 1
 
-    def _name(self, number: int, prompt: str, seed: int) -> str:
+    def beside(self, word: str) -> "Output":
+        """Where something goes that explains the pictures: its names end in ``word``."""
+        if not self.file:
+            return Output(self.folder, suffix=f"-{word}.png")
+        return Output(self.folder, f"{os.path.splitext(self.file)[0]}-{word}.png")
+
+    def _name(self, number: int, prompt: str, seed: int | None) -> str:
         if self.file:
             stem, suffix = os.path.splitext(self.file)
             return self.file if number == 1 else f"{stem}-{number}{suffix}"
-        parts = (f"{number:05}", slug(prompt), str(seed))
+        parts = (f"{number:05}", slug(prompt), "" if seed is None else str(seed))
         return "-".join(part for part in parts if part) + self.suffix
 
     def _next_number(self) -> int:

@@ -117,8 +117,8 @@ class Selection:
 class NotFoundError(DarkroomError):
     """No mask fits the text well enough; ``selection`` holds the candidates."""
 
-    def __init__(self, selection: Selection) -> None:
-        super().__init__(selection.why_not())
+    def __init__(self, selection: Selection, more: str = "") -> None:
+        super().__init__(selection.why_not() + (f"; {more}" if more else ""))
         self.selection = selection
 
 
@@ -167,7 +167,7 @@ def rank(
     """``select`` among masks that are there already. Args and errors as there."""
     _check(text, threshold)
     picture = open_image(image)
-    least = THRESHOLD if threshold is None else threshold
+    least = threshold_of(encoder) if threshold is None else threshold
     others = tuple(other for other in (*against, *AGAINST) if plain(other) != plain(text))
     found = [mask for mask in masks if mask.binary().area >= LEAST]
     if not found:
@@ -234,6 +234,11 @@ def cut(pixels: np.ndarray, mask: Mask, size: int, margin: float, alone: bool) -
     square[down : down + piece.shape[0], across : across + piece.shape[1]] = piece
     method = Image.Resampling.BICUBIC if side < size else Image.Resampling.BOX
     return Image.fromarray(square).resize((size, size), method)
+
+
+def threshold_of(encoder: Encoder) -> float:
+    """The least score of what is chosen, if nobody says."""
+    return THRESHOLD
 
 
 def plain(text: str) -> str:

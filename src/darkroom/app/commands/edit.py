@@ -13,6 +13,8 @@ EXAMPLES = """Examples:
 
 darkroom edit bench_dog.png "a white cat on a bench" --mask bench_dog_mask.png
 
+darkroom edit scene.png "a green apple" --select "the strawberry"
+
 darkroom edit photo.jpg "a red door" --mask door.png --only-masked --model sd15-inpainting
 
 darkroom edit photo.jpg "a wide beach" --extend 128,0,128,0
@@ -31,6 +33,13 @@ def edit(
     image: editing.Edited,
     prompt: options.Prompt = None,
     mask: editing.Mask = None,
+    select: editing.Select = None,
+    every: editing.Every = False,
+    against: editing.Against = None,
+    threshold: editing.Threshold = None,
+    grow: editing.Grow = None,
+    segmenter: editing.Segmenter = None,
+    encoder: editing.Encoder = None,
     strength: editing.Strength = None,
     extend: editing.Extend = None,
     only_masked: editing.OnlyMasked = False,
@@ -62,7 +71,7 @@ def edit(
     preview: options.Preview = False,
     no_mark: options.NoMark = False,
 ) -> None:
-    """Paint a part of IMAGE anew, as PROMPT says: what is white in --mask.
+    """Paint a part of IMAGE anew, as PROMPT says: what is white in --mask, or named by --select.
 
     Any model does it; an inpainting model fits the part to the rest better. Outside of the mask
     every pixel stays as it was. --from draws a picture again, with the same IMAGE and --mask.
@@ -89,6 +98,13 @@ def edit(
         refiner_start=refiner_start,
         edited=image,
         mask=mask,
+        select=select,
+        every=every,
+        against=tuple(against or ()),
+        threshold=threshold,
+        grow=grow,
+        segmenter=segmenter,
+        encoder=encoder,
         extend=extend,
         only_masked=only_masked,
         padding=padding,

@@ -1,18 +1,24 @@
 """What ``darkroom edit`` asks for. No torch."""
 
+import io
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from darkroom.app.drawing.replace import GROW, find
 from darkroom.app.drawing.request import Request
-from darkroom.app.outcome import usage
+from darkroom.app.outcome import Answer, usage
+from darkroom.app.terminal import say, waiting
 from darkroom.app.values import existing
 from darkroom.names import EDIT_MODEL
 
 if TYPE_CHECKING:
+    from darkroom.app.drawing.saving import Destination
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
     from darkroom.generation.feature import Feature
-    from darkroom.generation.metadata import Params, UsedInpaint
+    from darkroom.generation.metadata import Params, UsedInpaint, UsedSelection
+    from darkroom.masks import Mask
 
 HARMONISED = 16  # pixels over which --harmonise fades, if --feather does not say
 
@@ -22,10 +28,21 @@ class EditRequest(Request):
     """One call of ``darkroom edit``; ``strength`` is that of the change."""
 
     DEFAULT: ClassVar[str] = EDIT_MODEL
-    FILES: ClassVar[tuple[str, ...]] = ("edited", "mask")
+    SELECTING: ClassVar[tuple[str, ...]] = (
+        "every", "against", "threshold", "grow", "segmenter", "encoder"
+    )  # fmt: skip
+    FILES: ClassVar[tuple[str, ...]] = ("edited", "mask", "select", *SELECTING, "selected")
 
     edited: Path
-    mask: Path | None = None
+    mask: "Path | Mask | None" = None
+    select: str | None = None
+    every: bool = False
+    against: tuple[str, ...] = ()
+    threshold: float | None = None
+    grow: int | None = None
+    segmenter: str | None = None
+    encoder: str | None = None
+    selected: "UsedSelection | None" = None  # how the mask was found, when it was
     extend: tuple[int, int, int, int] | None = None
     only_masked: bool = False
     padding: int | None = None
@@ -43,18 +60,75 @@ class EditRequest(Request):
         drawn = self.redrawn.inpaint if self.redrawn else None
         if self.padding is not None and not (self.only_masked or (drawn and drawn.only_masked)):
             raise usage("has no effect without --only-masked", "--padding")
-        if self.mask:
+        if self.mask and self.select is not None:
+            raise usage("says what to paint, as --mask does; choose one", "--select")
+        if self.select is not None and not self.select.strip():
+            raise usage("no words; say what to look for, such as 'the dog'", "--select")
+        by_words = self.how is not None
+        for name in () if by_words else self.SELECTING:
+            if getattr(self, name) not in (None, False, ()):
+                raise usage("has no effect without --select TEXT", f"--{name}")
+        if isinstance(self.mask, Path):
             existing(self.mask, "mask")
-        elif not self.extend and not (drawn and any(drawn.extend)):
+        elif not by_words and not self.extend and not (drawn and any(drawn.extend)):
             from darkroom.images import peek
 
             if not peek(self.edited).has_transparency_data:
                 raise usage(
-                    "which part? give --mask FILE (white is painted anew), --extend L,T,R,B, or "
-                    "a picture with transparent parts"
+                    "which part? give --mask FILE (white is painted anew), --select TEXT, "
+                    "--extend L,T,R,B, or a picture with transparent parts"
                 )
         if self.redrawn and self.redrawn.image:
             raise usage("the picture started from another one too; use Python's redraw", "--from")
+
+    @cached_property
+    def how(self) -> "UsedSelection | None":
+        """How words lead to the mask: those that were said, over those of the redrawn picture."""
+        drawn = self.redrawn.inpaint.selected if self.redrawn and self.redrawn.inpaint else None
+        if self.mask or (self.select is None and drawn is None):
+            return None
+        from darkroom.generation.metadata import UsedSelection
+
+        said = {name: getattr(self, name) for name in ("every", "against", "threshold", "grow")}
+        said |= {"text": self.select, "segmenter": self.segmenter, "encoder": self.encoder}
+        changes = {name: value for name, value in said.items() if value not in (None, False, ())}
+        if self.select is not None:
+            drawn = UsedSelection(text=self.select, grow=GROW)
+        assert drawn is not None
+        return replace(drawn, **changes)
+
+    def found(self, answer: Answer, destination: "Destination") -> Self:
+        """Itself with the mask that words lead to; a picture of it is saved first.
+
+        Raises:
+            NotFoundError: nothing fits them; the candidates are saved instead.
+        """
+        if self.how is None:
+            return self
+        from darkroom.app.session import usable_device
+        from darkroom.vision.select import NotFoundError
+
+        with waiting(f"looking for {self.how.text!r}"):
+            selection, how = find(self.edited, self.how, device=usable_device(self.device))
+        answer.fields["selection"] = selection.to_plain()
+        chosen, shown = selection.chosen, None
+        if chosen is not None:
+            shown = selection.picture(self.edited)
+        elif selection.masks:
+            shown = selection.candidates(self.edited)
+        where = ""
+        if shown is not None and destination.target is not None:
+            file = io.BytesIO()
+            shown.save(file, "PNG")
+            where = str(destination.target.beside("selected").save(file.getvalue(), how.text))
+            answer.fields["selection"]["picture"] = where
+        if chosen is None:
+            raise NotFoundError(selection, f"the candidates: {where}" if where else "")
+        say(
+            f"{how.text!r}: {chosen.area:,.0f} pixels, fit {selection.score:.2f}"
+            + (f"; shown in {where}" if where else "")
+        )
+        return replace(self, mask=chosen.grow(how.grow), selected=how)
 
     def features(self, model: "LatentDiffusion") -> "list[Feature]":
         """The inpainting asked for."""
@@ -81,6 +155,7 @@ class EditRequest(Request):
             "padding": self.padding,
             "harmonise": self.harmonise or None,
             "feather": self.feather,
+            "selected": self.selected,
         }
         if self.harmonise and self.feather is None and not (drawn and drawn.feather):
             said["feather"] = HARMONISED

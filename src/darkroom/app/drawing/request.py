@@ -18,6 +18,8 @@ from darkroom.text.prompt import (
 )
 
 if TYPE_CHECKING:
+    from darkroom.app.drawing.saving import Destination
+    from darkroom.app.outcome import Answer
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
     from darkroom.generation.feature import Feature
     from darkroom.generation.metadata import Params
@@ -143,6 +145,14 @@ class Request:
             )
         if self.image:
             existing(self.image, "picture")
+
+    def found(self, answer: "Answer", destination: "Destination") -> Self:
+        """Itself, after a look into its pictures for what it names by words.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        return self
 
     @property
     def is_exact(self) -> bool:

@@ -85,6 +85,7 @@ def draw_and_save(
     check_adapters(request)
     wanted = request.pictures
     answer.fields |= {"model": request.model_name, "pictures": []}
+    request = request.found(answer, destination)
     started = time.perf_counter()
     pictures = draw(Session(), request, preview=destination.preview)
     try:

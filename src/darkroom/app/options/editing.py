@@ -8,7 +8,7 @@ import typer
 
 from darkroom.app import values
 from darkroom.app.options.drawing import PICTURE
-from darkroom.names import EDIT_MODEL
+from darkroom.names import EDIT_MODEL, ENCODER, SEGMENTER
 
 PART = "Which part, and how"
 MOST = 4096  # pixels
@@ -49,6 +49,64 @@ Mask = Annotated[
     typer.Option(
         metavar="FILE",
         help="White is painted anew, black stays. Of a mask with transparency: the opaque part.",
+        rich_help_panel=PART,
+    ),
+]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help='What to paint anew, in words: "the dog". Where nothing fits them, nothing is drawn.',
+        rich_help_panel=PART,
+    ),
+]
+Every = Annotated[
+    bool,
+    typer.Option(
+        "--every", help="All that fits --select, not only what fits best.", rich_help_panel=PART
+    ),
+]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What --select could be taken for, and is not meant; may be repeated.",
+        rich_help_panel=PART,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        metavar="X",
+        help="How well it must fit --select, 0 to 1. Default: the encoder's own.",
+        rich_help_panel=PART,
+    ),
+]
+Grow = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=256,
+        metavar="N",
+        help="Pixels to add around what --select found. Default: 2.",
+        rich_help_panel=PART,
+    ),
+]
+Segmenter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help=f"What finds masks for --select: SAM, MobileSAM, FastSAM. Default: {SEGMENTER}.",
+        rich_help_panel=PART,
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help=f"What compares them with the words: CLIP. Default: {ENCODER}.",
         rich_help_panel=PART,
     ),
 ]

@@ -19,7 +19,7 @@ from darkroom.generation.decode import encode
 from darkroom.generation.feature import Denoiser, Feature, Layer, Run
 from darkroom.generation.image import posterior_noise
 from darkroom.generation.inpaint.canvas import Box, around, pad_canvas, pasted, widened
-from darkroom.generation.metadata import Params, UsedInpaint
+from darkroom.generation.metadata import Params, UsedInpaint, UsedSelection
 from darkroom.images import ImageLike, open_image, peek, to_tensor
 from darkroom.masks import Mask, open_mask
 
@@ -52,6 +52,7 @@ class Inpaint(Feature):
         posterior: "sample" encodes with noise, as diffusers does; "mode" without.
         noise: (B, C, h, w) unit noise to encode the picture; None draws it from each seed.
         masked_noise: the same for the picture without what is masked.
+        selected: how the mask was found, if by words; it goes into the picture's metadata.
 
     Attributes:
         canvas: the picture after ``extend``, RGB.
@@ -80,6 +81,7 @@ class Inpaint(Feature):
         posterior: Literal["sample", "mode"] = "sample",
         noise: Tensor | None = None,
         masked_noise: Tensor | None = None,
+        selected: UsedSelection | None = None,
     ) -> None:
         if not 0 < strength <= 1:
             raise ConfigError(f"strength {strength}: expected above 0, up to 1")
@@ -111,6 +113,7 @@ class Inpaint(Feature):
         self.only_masked, self.padding, self.extend = bool(only_masked), padding, extend
         self.harmonise, self.feather = bool(harmonise), feather
         self.noise, self.masked_noise = noise, masked_noise
+        self.selected = selected
 
     @property
     def starts(self) -> bool:
@@ -185,6 +188,7 @@ class Inpaint(Feature):
             feather=self.feather,
             extend=self.extend,
             posterior=self.posterior,
+            selected=self.selected,
         )
         return {"inpaint": used}
 
@@ -277,6 +281,7 @@ def made(used: UsedInpaint, image: ImageLike, mask: Mask | ImageLike | None) -> 
         feather=used.feather,
         extend=used.extend,
         posterior="mode" if used.posterior == "mode" else "sample",
+        selected=used.selected,
     )
 
 

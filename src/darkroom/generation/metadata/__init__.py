@@ -12,6 +12,7 @@ from darkroom.generation.metadata.params import (
     UsedInpaint,
     UsedLora,
     UsedRefiner,
+    UsedSelection,
     UsedSizes,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "UsedInpaint",
     "UsedLora",
     "UsedRefiner",
+    "UsedSelection",
     "UsedSizes",
     "read_params",
 ]

@@ -49,6 +49,19 @@ class UsedHypernetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedSelection:
+    """How words led to a mask, whose pixels ``UsedInpaint.mask`` tells; see vision.select."""
+
+    text: str
+    segmenter: str = ""  # what proposed masks; "" = unknown
+    encoder: str = ""  # what compared them with the text
+    threshold: float | None = None  # None = the encoder's own
+    against: tuple[str, ...] = ()  # other texts that could have been meant
+    every: bool = False  # all that reach the threshold, not the best one alone
+    grow: int = 0  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedInpaint:
     """The picture that was edited, by its hash, and where; see generation.inpaint."""
 
@@ -61,6 +74,7 @@ class UsedInpaint:
     feather: int = 0
     extend: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, top, right, bottom
     posterior: str = "sample"  # or "mode"
+    selected: UsedSelection | None = None  # None = the mask was given
 
 
 @dataclass(frozen=True, kw_only=True)
