@@ -34,9 +34,8 @@ EXPORT_NAMES = (  # of masks; the plain name first, then its other form
 DEVICE_NAMES = ("cpu", "cuda", "mps")
 DEFAULT_MODEL = "emoji"  # built in
 EDIT_MODEL = "emoji-inpaint"  # of ``darkroom edit``; built in
-ENCODER_MODEL = "emoji-clip"  # of ``darkroom classify``, ``embed`` and ``search``; built in
-ENCODER = "emoji-clip"  # of pictures and words; built in
-SEGMENTER = "emoji-sam"  # built in
+ENCODER_MODEL = "emoji-clip"  # of pictures and words; built in
+SEGMENT_MODEL = "emoji-sam"  # built in
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from darkroom.names import EDIT_MODEL, ENCODER, SEGMENTER
+from darkroom.names import EDIT_MODEL, ENCODER_MODEL, SEGMENT_MODEL
 
 if TYPE_CHECKING:
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
@@ -36,8 +36,8 @@ def replace(
     prompt: str,
     *features: "Feature",
     model: "str | LatentDiffusion" = EDIT_MODEL,
-    segmenter: "str | Segmenter" = SEGMENTER,
-    encoder: "str | Encoder" = ENCODER,
+    segmenter: "str | Segmenter" = SEGMENT_MODEL,
+    encoder: "str | Encoder" = ENCODER_MODEL,
     threshold: float | None = None,
     against: Sequence[str] = (),
     every: bool = False,
@@ -110,8 +110,8 @@ def find(
     from darkroom.vision.segment import open_segmenter
     from darkroom.vision.select import select
 
-    segmenter = segmenter or how.segmenter or SEGMENTER
-    encoder = encoder or how.encoder or ENCODER
+    segmenter = segmenter or how.segmenter or SEGMENT_MODEL
+    encoder = encoder or how.encoder or ENCODER_MODEL
     names = {
         name: given if isinstance(given, str) else given.name
         for name, given in (("segmenter", segmenter), ("encoder", encoder))

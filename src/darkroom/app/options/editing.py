@@ -8,7 +8,7 @@ import typer
 
 from darkroom.app import values
 from darkroom.app.options.drawing import PICTURE
-from darkroom.names import EDIT_MODEL, ENCODER, SEGMENTER
+from darkroom.names import EDIT_MODEL, ENCODER_MODEL, SEGMENT_MODEL
 
 PART = "Which part, and how"
 MOST = 4096  # pixels
@@ -98,7 +98,7 @@ Segmenter = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH",
-        help=f"What finds masks for --select: SAM, MobileSAM, FastSAM. Default: {SEGMENTER}.",
+        help=f"What finds masks for --select: SAM, MobileSAM, FastSAM. Default: {SEGMENT_MODEL}.",
         rich_help_panel=PART,
     ),
 ]
@@ -106,7 +106,7 @@ Encoder = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH",
-        help=f"What compares them with the words: CLIP. Default: {ENCODER}.",
+        help=f"What compares them with the words: CLIP. Default: {ENCODER_MODEL}.",
         rich_help_panel=PART,
     ),
 ]
