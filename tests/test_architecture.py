@@ -47,6 +47,7 @@ THROUGH = {
     "darkroom.generation.preview": "generation/test_generation_runs.py",
     "darkroom.generation.timeline": "generation/test_generation_runs.py",
     "darkroom.models.patch_discriminator": "recipes/test_latent_recipes.py",
+    "darkroom.models.sam": "models/sam/test_sam_network.py",
     "darkroom.recipes.report": "recipes/test_recipes.py",
     "darkroom.recipes.runs": "recipes/test_recipes.py",
     "darkroom.recipes.running.stopping": "recipes/running/test_runs.py",
