@@ -19,6 +19,8 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder
+from darkroom.models.clip.network import Clip
+from darkroom.models.clip.vision_transformer import VisionTransformer
 from darkroom.models.clip_text import ClipTextModel
 from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.control.controlnet import ControlNet
@@ -28,6 +30,7 @@ from darkroom.models.dpt.network import DPT
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.models.fastsam.network import FastSAM
 from darkroom.models.resnet import ResNet
+from darkroom.models.sam.config import VitConfig
 from darkroom.models.sam.network import Sam
 from darkroom.models.segmentation.unet import SegmentationUNet
 from darkroom.models.segmentation.unet_resnet import SegmentationUNetResNet
@@ -54,6 +57,8 @@ from darkroom.weights.layouts import (
     unet,
 )
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
+from darkroom.weights.layouts.clip import configs as clip_configs
+from darkroom.weights.layouts.clip import names as clip
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import huggingface as sam
@@ -128,6 +133,10 @@ def files_of(
         yield from _write_network(model, path, None, plain)
         if isinstance(model, DPT):
             _write_view(model, path)
+        elif isinstance(model, Sam) and isinstance(model.config.encoder, VitConfig):  # for transformers' SamProcessor
+            write_json(path / "preprocessor_config.json", sam.view_json(model.config))
+        elif isinstance(model, Clip):
+            write_json(path / "preprocessor_config.json", clip_configs.view_json(model.config.view))
 
 
 def _write_pipeline(model: LatentDiffusion, folder: Path, plain: bool) -> Iterator[TensorFile]:
@@ -259,6 +268,15 @@ WRITERS: Mapping[type, Writer] = {
     ),
     ClipTextModel: Writer(
         "transformers", "model.safetensors", configs.text_json, lambda _: clip_text.HUGGINGFACE
+    ),
+    Clip: Writer(
+        "transformers", "model.safetensors", clip_configs.clip_json, lambda _: clip.HUGGINGFACE
+    ),
+    VisionTransformer: Writer(
+        "transformers",
+        "model.safetensors",
+        clip_configs.vision_json,
+        lambda _: clip.HUGGINGFACE_VISION_LAYOUT,
     ),
     TinyAutoencoder: Writer(
         "diffusers",

@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import SamConfig as TheirConfig
 from transformers import SamModel
 
@@ -26,7 +28,7 @@ from darkroom.weights.catalog import lookup
 from darkroom.weights.inspect import inspect
 from darkroom.weights.inspect.layers import networks_called, networks_of
 from darkroom.weights.layouts.sam import huggingface, original
-from vectors.sam_originals import digest
+from vectors.sam_originals import digest, picture
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "vectors" / "sam_originals.json").read_text("utf-8")
@@ -216,3 +218,17 @@ def test_names_of_the_catalogue():
     sizes = [sum(p.numel() for p in n.model.parameters()) for n in networks_called("sam-vit-b")]
     assert sizes == [89_670_912, 4_058_340]
     assert len(networks_called("mobile-sam")) == 2
+
+
+def test_transformers_makes_the_same_pixels(tmp_path):
+    """From the preprocessor_config.json that is written beside the weights."""
+    from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+    model = made(TINY)
+    dr.save(model, tmp_path / "sam")
+    image = Image.fromarray(picture((45, 67)))
+    expected = SamImageProcessorPil.from_pretrained(tmp_path / "sam")(image, return_tensors="pt")
+    small = image.resize((64, 43), Image.Resampling.BILINEAR)
+    pixels = torch.tensor(np.array(small)).permute(2, 0, 1)[None]
+    assert expected["reshaped_input_sizes"][0].tolist() == [43, 64]
+    assert (model.normalised(pixels) - expected["pixel_values"]).abs().max() < 1e-5

@@ -14,7 +14,7 @@ from darkroom.models.sam.config import (
     VitConfig,
 )
 from darkroom.models.sam.layers import NORM_EPS
-from darkroom.models.sam.network import Sam
+from darkroom.models.sam.network import DEVIATION, MEAN, Sam
 from darkroom.weights.configs import Fields, Json
 from darkroom.weights.layout import Entry, Layout, Table, under, unused
 from darkroom.weights.layouts.annotators.dpt_configs import GENERIC
@@ -174,6 +174,28 @@ def _square(fields: Fields, name: str, default: int) -> int:
     if len(set(sides)) != 1 or not isinstance(sides[0], int):
         raise fields.error(name, "must be one number, or the same twice")
     return sides[0]
+
+
+def view_json(config: SamConfig) -> dict[str, Any]:
+    """The preprocessor_config.json with which transformers makes the same pixels."""
+    low = 4 * config.grid
+    return {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_pad": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [value / 255 for value in MEAN],
+        "image_processor_type": "SamImageProcessor",
+        "image_std": [value / 255 for value in DEVIATION],
+        "mask_pad_size": {"height": low, "width": low},
+        "mask_size": {"longest_edge": low},
+        "pad_size": {"height": config.size, "width": config.size},
+        "processor_class": "SamProcessor",
+        "resample": 2,  # Pillow's number of bilinear
+        "rescale_factor": 1 / 255,
+        "size": {"longest_edge": config.size},
+    }
 
 
 def sam_json(config: SamConfig) -> dict[str, Any]:
