@@ -133,7 +133,7 @@ def files_of(
         yield from _write_network(model, path, None, plain)
         if isinstance(model, DPT):
             _write_view(model, path)
-        elif isinstance(model, Sam) and isinstance(model.config.encoder, VitConfig):  # for transformers' SamProcessor
+        elif isinstance(model, Sam) and isinstance(model.config.encoder, VitConfig):
             write_json(path / "preprocessor_config.json", sam.view_json(model.config))
         elif isinstance(model, Clip):
             write_json(path / "preprocessor_config.json", clip_configs.view_json(model.config.view))
