@@ -98,17 +98,25 @@ def test_cuts_are_square_and_reach_over_the_edge():
     pixels = np.full((40, 30, 3), 200, np.uint8)
     values = np.zeros((40, 30), bool)
     values[0:10, 0:20] = True
-    alone = np.asarray(cut(pixels, Mask(values), 40, 0.5, alone=True))
-    assert alone.shape == (40, 40, 3)
-    assert (alone[:15] == selecting.NEUTRAL).all()  # above the picture
-    assert (alone[15:25, 10:30] == 200).all()
-    assert (alone[25:] == selecting.NEUTRAL).all()
-    around = np.asarray(cut(pixels, Mask(values), 40, 0.5, alone=False))
-    assert (around[25:, 10:] == 200).all()
+    for ground in selecting.GROUNDS:
+        alone = np.asarray(cut(pixels, Mask(values), 26, ground))
+        assert alone.shape == (26, 26, 3)
+        assert (alone[:8] == ground).all()  # above the picture
+        assert (alone[8:18, 3:23] == 200).all()
+        assert (alone[18:] == ground).all()
+    assert cut(pixels, Mask(values), 8).size == cut(pixels, Mask(~values), 8).size == (8, 8)
     with pytest.raises(ValueError, match="0 pixels inside"):
-        cut(pixels, Mask(np.zeros((40, 30), bool)), 40, 0.0, alone=True)
+        cut(pixels, Mask(np.zeros((40, 30), bool)), 40)
     with pytest.raises(ValueError, match="for a picture of 30x40"):
-        cut(pixels, Mask(np.ones((5, 5), bool)), 40, 0.0, alone=True)
+        cut(pixels, Mask(np.ones((5, 5), bool)), 40)
+
+
+def test_a_known_level_speaks_for_nothing(picture, monkeypatch):
+    before = select(Squares(), Colours(), picture, "red")
+    monkeypatch.setattr(selecting, "LEVELS", {"colours": 0.95})
+    after = select(Squares(), Colours(), picture, "red")
+    assert after.score < 0.5 < before.score
+    assert after.chosen is None
 
 
 def test_articles_are_no_part_of_a_name():

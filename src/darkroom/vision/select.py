@@ -1,7 +1,7 @@
 """From words to a mask: which of a segmenter's masks shows what a text says.
 
-Each mask is cut out twice, on a neutral ground and with its surroundings, and the encoder says how
-well the cuts fit the text beside other texts. Where none fits well enough, nothing is chosen.
+Each mask is cut out, on grey and on white, and the encoder says how well the cuts fit the text
+beside other texts. Where none fits well enough, nothing is chosen.
 Choosing among masks by CLIP is SAM's own way from text to mask (Kirillov et al., arXiv:2304.02643,
 section 7.5, turned round) and FastSAM's (Zhao et al., arXiv:2306.12156, section 3.3).
 """
@@ -23,9 +23,12 @@ from darkroom.masks import Mask, overlay
 from darkroom.vision.encoder import Encoder
 
 TEMPLATES = ("{}", "the {}", "a photo of a {}")
-AGAINST = ("plain background", "patterned background", "photographic background")
-NEUTRAL = 128  # grey, around what is cut out
-MARGIN = 0.15  # of the longer side: surroundings in a cut
+AGAINST = (  # what else there is in pictures
+    "plain background", "patterned background", "photographic background",
+)  # fmt: skip
+LEVELS = {"emoji-clip": 0.65}  # cosines at which it is as likely right as wrong, measured
+GROUNDS = (128, 255)  # grey and white, around what is cut out
+MARGIN = 0.15  # of the longer side, around it
 LEAST = 16  # pixels of a mask: fewer show nothing
 THRESHOLD = 0.5
 SHOWN = 96  # pixels of a side, of the candidates' pictures
@@ -94,7 +97,7 @@ class Selection:
             raise ValueError("no candidates to show")
         pixels = np.asarray(open_image(image))
         best = self.masks[:count]
-        cells = [cut(pixels, mask, SHOWN, MARGIN, alone=True) for mask in best]
+        cells = [cut(pixels, mask, SHOWN) for mask in best]
         scores = [f"{i}: {mask.score:.2f}" for i, mask in enumerate(best, 1)]
         return labelled_grid(cells, min(len(cells), 6), titles=scores)
 
@@ -136,8 +139,8 @@ def select(
 
     Args:
         text: a thing, with or without its article: "the dog", "red apple".
-        threshold: the least score of what is chosen, 0 to 1; None = the encoder's own, measured
-            for the built-in one, else 0.5.
+        threshold: the least score of what is chosen, 0 to 1; None = 0.5. Of the built-in encoder
+            that was measured on composed scenes; of others it was not.
         against: other texts that could be meant, each as probable as ``text`` beforehand; what
             shows no thing is always among them.
         every: all that reach the threshold; else the best one alone.
@@ -167,7 +170,7 @@ def rank(
     """``select`` among masks that are there already. Args and errors as there."""
     _check(text, threshold)
     picture = open_image(image)
-    least = threshold_of(encoder) if threshold is None else threshold
+    least = THRESHOLD if threshold is None else threshold
     others = tuple(other for other in (*against, *AGAINST) if plain(other) != plain(text))
     found = [mask for mask in masks if mask.binary().area >= LEAST]
     if not found:
@@ -190,9 +193,15 @@ def rank(
 def fitting(
     encoder: Encoder, picture: Image.Image, masks: Sequence[Mask], text: str, others: Sequence[str]
 ) -> Tensor:
-    """(N,): the probability of ``text`` for each mask, if it or one of ``others`` is right."""
+    """(N,): the probability of ``text`` for each mask, if it or one of ``others`` is right.
+
+    Where it is known which cosine speaks for nothing (``LEVELS``), that is one of the others.
+    """
     words = torch.stack([_vector(encoder, one) for one in (text, *others)])
     cosines = looks(encoder, picture, masks) @ words.T
+    if encoder.name in LEVELS:
+        nothing = cosines.new_full((len(cosines), 1), LEVELS[encoder.name])
+        cosines = torch.cat((cosines, nothing), dim=1)
     return (encoder.scale * cosines).softmax(-1)[:, 0]
 
 
@@ -200,19 +209,18 @@ def looks(encoder: Encoder, picture: Image.Image, masks: Sequence[Mask]) -> Tens
     """(N, E) unit vectors: the mean of what the encoder sees in both cuts of each mask."""
     pixels = np.asarray(picture)
     views = [
-        encoder.encode_image([cut(pixels, mask, encoder.size, MARGIN, alone) for mask in masks])
-        for alone in (True, False)
+        encoder.encode_image([cut(pixels, mask, encoder.size, ground) for mask in masks])
+        for ground in GROUNDS
     ]
     return F.normalize(views[0] + views[1], dim=-1)
 
 
-def cut(pixels: np.ndarray, mask: Mask, size: int, margin: float, alone: bool) -> Image.Image:
-    """The square around a mask, ``size`` pixels wide; what lies outside the picture is grey.
+def cut(pixels: np.ndarray, mask: Mask, size: int, ground: int = GROUNDS[0]) -> Image.Image:
+    """What is in a mask, in a square of ``size`` pixels, alone on a grey.
 
     Args:
         pixels: (H, W, 3) uint8.
-        margin: surroundings, as a share of the longer side of the mask's box.
-        alone: what is not in the mask is grey, too.
+        ground: the grey, 0 to 255.
 
     Raises:
         ValueError: the mask is empty, or of another size.
@@ -223,22 +231,15 @@ def cut(pixels: np.ndarray, mask: Mask, size: int, margin: float, alone: bool) -
             f"of {pixels.shape[1]}x{pixels.shape[0]}"
         )
     left, top, right, bottom = mask.box
-    side = round(max(right - left, bottom - top) * (1 + 2 * margin))
+    side = round(max(right - left, bottom - top) * (1 + 2 * MARGIN))
     x, y = (left + right - side) // 2, (top + bottom - side) // 2
-    square = np.full((side, side, 3), NEUTRAL, np.uint8)
+    square = np.full((side, side, 3), ground, np.uint8)
     inside = slice(max(y, 0), y + side), slice(max(x, 0), x + side)
-    piece = pixels[inside]
-    if alone:
-        piece = np.where(mask.binary().values[inside][..., None], piece, np.uint8(NEUTRAL))
+    piece = np.where(mask.binary().values[inside][..., None], pixels[inside], np.uint8(ground))
     down, across = max(-y, 0), max(-x, 0)
     square[down : down + piece.shape[0], across : across + piece.shape[1]] = piece
     method = Image.Resampling.BICUBIC if side < size else Image.Resampling.BOX
     return Image.fromarray(square).resize((size, size), method)
-
-
-def threshold_of(encoder: Encoder) -> float:
-    """The least score of what is chosen, if nobody says."""
-    return THRESHOLD
 
 
 def plain(text: str) -> str:

@@ -48,7 +48,7 @@ def test_what_is_named_is_painted_and_no_other_pixel(darkroom, model_folder, ope
     ended = darkroom(*line, "--select", "the green one")
     assert ended.code == 0, ended.err
     assert ended.out.splitlines() == ["pictures/00002-a-cat-7.png"]
-    assert "'the green one': 400 pixels, fit 1.00" in ended.err
+    assert "'the green one': 400 pixels, fit 0.9" in ended.err
     assert "shown in pictures/00001-the-green-one-selected.png" in ended.err
     assert opened == ["emoji-sam", "emoji-clip"]
     left, top = PLACES["green"]
