@@ -69,8 +69,11 @@ def peek(source: ImageLike) -> Image.Image:
     return picture
 
 
-def open_image(source: ImageLike) -> Image.Image:
+def open_image(source: ImageLike, *, alpha: bool = False) -> Image.Image:
     """An upright RGB picture, its pixels decoded; transparency lies on white.
+
+    Args:
+        alpha: leave an RGBA or LA picture as it is.
 
     Raises:
         ImageError: as ``peek``, or when the picture is damaged, cut short or an animation.
@@ -84,6 +87,8 @@ def open_image(source: ImageLike) -> Image.Image:
             moves = picture.format in ("PNG", "WEBP") and getattr(picture, "is_animated", False)
             if moves and not isinstance(source, Image.Image):
                 raise ImageError(f"{name}: is an animation; save one of its frames as a picture")
+            if alpha and picture.mode in ("RGBA", "LA"):
+                return ImageOps.exif_transpose(picture)
             return to_rgb(picture)
     except ImageError:
         raise

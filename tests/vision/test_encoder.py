@@ -1,16 +1,27 @@
+import contextlib
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import darkroom as dr
-from darkroom.errors import CheckpointError, ImageError, ModelMismatchError
+from darkroom.errors import CheckpointError, DarkroomError, ImageError, ModelMismatchError
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.clip.network import Clip
+from darkroom.models.clip.view import View
 from darkroom.models.distilbert import DistilBertConfig
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
 from darkroom.models.resnet import ResNetConfig
+from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.wordpiece import WordPiece
 from darkroom.vision.encoder import Encoder, open_encoder, squared, token_ids, trimmed
+from darkroom.weights.layouts.clip import names
+from darkroom.weights.locate import locate
+from darkroom.weights.save import save
 from vision import things
+from weights import clips
 
 
 @pytest.fixture
@@ -127,3 +138,123 @@ def test_nothing_to_encode_is_an_error(encoder):
         encoder.encode_image([])
     with pytest.raises(ValueError, match="no texts"):
         encoder.similarity(things.draw("red", "bar"), [])
+
+
+@pytest.mark.parametrize(("width", "height"), [(31, 47), (64, 33), (20, 90), (225, 224), (3, 3)])
+def test_a_clip_s_view_is_that_of_transformers(width, height):
+    from transformers import CLIPImageProcessorPil
+
+    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    for resample, name in ((3, "bicubic"), (2, "bilinear")):
+        view = View(size=32, half="down", resample=name)
+        size = {"height": 32, "width": 32}
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size=size, resample=resample
+        )
+        theirs = processor(picture, return_tensors="pt")["pixel_values"]
+        ours = view.normalised(view.pixels(picture)[None].float() / 255)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    squashed = replace(view, fit="squash").pixels(picture)
+    assert squashed.shape == (3, 32, 32)
+
+
+def test_a_very_long_strip_is_looked_at_in_its_middle():
+    strip = Image.new("RGB", (400_001, 2), "red")
+    strip.paste("blue", (199_900, 0, 200_100, 2))
+    pixels = View(size=32).pixels(strip)
+    assert pixels.shape == (3, 32, 32)
+    assert (pixels[2] == 255).all()
+
+
+def test_what_lies_behind_transparency_is_seen_by_public_clips_alone(tmp_path):
+    picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    picture.save(tmp_path / "clear.png")
+    public = Encoder(clips.drawn("vit"), Tokenizer.built_in(), 32)
+    assert public.read(tmp_path / "clear.png").max() == 0
+    assert things.encoder().read(tmp_path / "clear.png").min() == 255
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """A folder as transformers writes it: a small CLIP with the whole vocabulary."""
+    torch.manual_seed(5)
+    config = replace(
+        clips.CONFIGS["vit"], text=replace(clips.TEXT, vocabulary=49_408, positions=20, end=49_407)
+    )
+    encoder = Encoder(Clip(config).eval(), Tokenizer.built_in(), 32)
+    return encoder.save(tmp_path_factory.mktemp("clip") / "model")
+
+
+LABELS = ["a photo of a cat", "Two  dogs, running!", "naïve café", "x"]
+
+
+def test_a_public_clip_equals_transformers(public):
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    pictures = [things.draw(colour, "bar", size=48) for colour in things.COLOURS]
+    model = CLIPModel.from_pretrained(public).eval()
+    words = CLIPTokenizer.from_pretrained(public)(
+        LABELS, padding="max_length", max_length=20, return_tensors="pt"
+    )
+    pixels = CLIPImageProcessorPil.from_pretrained(public)(pictures, return_tensors="pt")
+    with torch.no_grad():
+        out = model(**words, **pixels)
+    encoder = open_encoder(public, "cpu")
+    assert torch.allclose(encoder.encode_image(pictures), out.image_embeds, atol=1e-5)
+    assert torch.allclose(encoder.encode_text(LABELS), out.text_embeds, atol=1e-5)
+    chances = encoder.probabilities(pictures, LABELS)
+    assert torch.allclose(chances, out.logits_per_image.softmax(-1), atol=1e-5)
+    assert encoder.scale == pytest.approx(1 / 0.07, rel=1e-4)
+    again = encoder.save(public.parent / "again")
+    assert torch.equal(open_encoder(again, "cpu").encode_text(LABELS), encoder.encode_text(LABELS))
+
+
+def test_a_text_that_is_too_long_is_an_error(public):
+    encoder = open_encoder(public, "cpu")
+    encoder.encode_text("cat " * 18)
+    with pytest.raises(ValueError, match=r"'cat cat.*: 21 tokens, and the model reads 20"):
+        encoder.encode_text(["dog", "cat " * 19])
+
+
+def test_the_tokenizer_is_the_one_beside_the_model_or_clip_s_own(public, tmp_path):
+    encoder = open_encoder(public, "cpu")
+    for name in ("one", "two"):
+        save(encoder.model, tmp_path / name)  # no tokenizer
+    assert torch.equal(
+        open_encoder(tmp_path / "one", "cpu").encode_text(LABELS), encoder.encode_text(LABELS)
+    )
+    things.encoder().tokenizer.save(tmp_path / "two")
+    with pytest.raises(CheckpointError, match="its tokenizer ends texts with"):
+        open_encoder(tmp_path / "two", "cpu")
+    save(clips.drawn("vit"), tmp_path / "three")
+    with pytest.raises(CheckpointError, match="a vocabulary of 96 words, and no tokenizer"):
+        open_encoder(tmp_path / "three", "cpu")
+
+
+def test_an_archive_and_an_open_clip_file_are_opened(public, tmp_path):
+    encoder = open_encoder(public, "cpu")
+    state = names.OPENAI_LAYOUT.revert(encoder.model.state_dict(), encoder.model.config)
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="activation="):
+        open_encoder(tmp_path / "other.pt", "cpu")
+    one = open_encoder(tmp_path / "other.pt", "cpu", activation="quick_gelu")
+    two = open_encoder(clips.archive(state, tmp_path / "openai.pt"), "cpu")
+    words = encoder.encode_text(LABELS)
+    assert torch.allclose(one.encode_text(LABELS), words, atol=1e-6)
+    assert torch.allclose(two.encode_text(LABELS), words, atol=5e-3)  # half precision
+
+
+def test_the_golden_numbers_of_openai_s_vit(data):
+    """OpenAI's own example; only where the weights are, which Darkroom does not come with."""
+    for name in ("ViT-B-32.pt", "~/.cache/clip/ViT-B-32.pt", "openai/clip-vit-base-patch32"):
+        with contextlib.suppress(DarkroomError):
+            found = locate(name).path
+            break
+    else:
+        pytest.skip("no ViT-B-32.pt, and openai/clip-vit-base-patch32 is not in the cache")
+    encoder = open_encoder(found, "cpu")
+    picture = data / "seed_inputs" / "CLIP.png"
+    chances = encoder.probabilities(picture, ["a diagram", "a dog", "a cat"])
+    wanted = torch.tensor([[0.99279356, 0.00421069, 0.00299575]])
+    assert torch.allclose(chances, wanted, atol=1e-3)

@@ -16,6 +16,7 @@ from torch import Tensor
 from darkroom.atomic import atomic_write
 from darkroom.errors import CheckpointError, ImageError, ModelMismatchError
 from darkroom.images import ImageLike, open_image, peek, to_square
+from darkroom.models.clip.network import Clip
 from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.dual_encoder import DualEncoder
 from darkroom.text.tokenizer import Tokenizer
@@ -27,13 +28,14 @@ from darkroom.weights.save import save
 VIEW = "view.json"  # beside the weights: how pictures are brought to the model's size
 BATCH = 32  # pictures at a time
 LENGTH = 200  # tokens of a sentence at most, where the model has no limit of its own
+CLIPS_WORDS = 49_408  # the size of CLIP's own vocabulary, which comes with Darkroom
 
 
 @dataclass(frozen=True)
 class Encoder:
     """What turns pictures and sentences into vectors whose dot product says how well they fit."""
 
-    model: ContrastiveModel | DualEncoder
+    model: ContrastiveModel | DualEncoder | Clip
     tokenizer: Tokenizer | WordPiece
     size: int  # pixels of a side that the model looks at
     crop: bool = True  # it sees the middle square; else the whole picture, squeezed
@@ -49,7 +51,11 @@ class Encoder:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Sentences -> (N, E) float32, on the CPU."""
+        """Sentences -> (N, E) float32, on the CPU.
+
+        Raises:
+            ValueError: one is longer than a public CLIP reads; models of our own cut it.
+        """
         parts = (texts[i : i + 500] for i in range(0, len(texts), 500))
         return _unit(self._text(part) for part in parts)
 
@@ -70,7 +76,7 @@ class Encoder:
         """Sentences -> (N, E) float32 of length one, on the CPU.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are none, or one is longer than a public CLIP reads.
         """
         given = [texts] if isinstance(texts, str) else list(texts)
         if not given:
@@ -103,14 +109,22 @@ class Encoder:
     def read(self, source: ImageLike) -> Tensor:
         """A picture as ``images`` takes it: (3, size, size) uint8.
 
+        For a public CLIP the numbers are those of its own preprocessing, which shows what is
+        behind transparency (black, mostly); for others it lies on white.
+
         Raises:
             ImageError: it cannot be read.
         """
+        if isinstance(self.model, Clip):
+            return self.model.config.view.pixels(open_image(source, alpha=True))
         return squared(source, self.size, self.crop)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a folder that ``open_encoder`` and ``load`` open."""
         path = save(self.model, folder)
+        if isinstance(self.model, Clip):
+            self.tokenizer.save(path)  # where transformers has it
+            return path
         self.tokenizer.save(path / "tokenizer")
         with atomic_write(path / VIEW) as file:
             file.write(json.dumps({"size": self.size, "crop": self.crop}).encode())
@@ -123,41 +137,83 @@ class Encoder:
             length = min(LENGTH, self.model.config.text.positions)
             ids, mask = self.tokenizer.batch(texts, length)
             return self.model.encode_text(ids.to(place), mask.to(place))
-        assert isinstance(self.model, ContrastiveModel)
-        ids = token_ids(self.tokenizer, texts, self.model.config.text.positions)
+        assert isinstance(self.model, ContrastiveModel | Clip)
+        length = self.model.config.text.positions
+        if isinstance(self.model, Clip):
+            _refuse_long(self.tokenizer, texts, length)
+        ids = token_ids(self.tokenizer, texts, length)
         return self.model.encode_text(trimmed(ids, self.tokenizer.eos).to(place))
 
     def _place(self) -> torch.device:
         return next(self.model.parameters()).device
 
 
-def open_encoder(name: str | os.PathLike[str], device: str | None = None) -> Encoder:
-    """Open what ``Encoder.save`` wrote: a registered name or a folder.
+def open_encoder(
+    name: str | os.PathLike[str], device: str | None = None, *, activation: str | None = None
+) -> Encoder:
+    """Open a model that compares pictures and texts.
+
+    Args:
+        name: anything that ``load`` takes: what ``Encoder.save`` and ``darkroom train`` wrote, and
+            public CLIPs: OpenAI's archives, open_clip's files and folders, transformers' folders.
+        activation: "quick_gelu" or "gelu", for an open_clip file that does not say which.
 
     Raises:
         ModelNotFoundError: nothing is called that.
         ModelMismatchError: it is another kind of model.
         CheckpointError: the files cannot be used.
     """
-    folder = locate(name).path
-    model = load(folder, device=device, dtype="float32")
+    model = load(name, device=device, dtype="float32", activation=activation)
+    path = locate(name).path
+    if isinstance(model, Clip):
+        view = model.config.view
+        return Encoder(model, _words(path, model), view.size, view.fit == "crop", str(name))
     if not isinstance(model, ContrastiveModel | DualEncoder):
         raise ModelMismatchError(
             f"{name}: a {type(model).__name__}, which does not compare pictures and texts; "
             "train one: `darkroom train clip-flickr8k.toml`"
         )
-    if not (folder / "tokenizer").is_dir():
-        raise CheckpointError(f"{folder}: no tokenizer/ in it, so it cannot read words")
+    if not (path / "tokenizer").is_dir():
+        raise CheckpointError(f"{path}: no tokenizer/ in it, so it cannot read words")
     try:
-        view = json.loads((folder / VIEW).read_text("utf-8"))
+        view = json.loads((path / VIEW).read_text("utf-8"))
         size, crop = int(view["size"]), bool(view["crop"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / VIEW}: not readable ({error}); it says how pictures are brought to size, "
+            f"{path / VIEW}: not readable ({error}); it says how pictures are brought to size, "
             'as {"size": 224, "crop": false}'
         ) from None
     kind = WordPiece if isinstance(model, DualEncoder) else Tokenizer
-    return Encoder(model, kind.from_folder(folder / "tokenizer"), size, crop, str(name))
+    return Encoder(model, kind.from_folder(path / "tokenizer"), size, crop, str(name))
+
+
+def _words(path: Path, model: Clip) -> Tokenizer:
+    """The tokenizer that lies beside a CLIP, else CLIP's own.
+
+    Raises:
+        CheckpointError: neither is of the model's vocabulary.
+    """
+    words, end = model.config.text.vocabulary, model.config.text.end
+    folder = path if path.is_dir() else path.parent
+    beside = [
+        place
+        for place in (folder, folder / "tokenizer")
+        if (place / "tokenizer.json").is_file() or (place / "vocab.json").is_file()
+    ]
+    if beside and (path.is_dir() or words != CLIPS_WORDS):
+        tokenizer = Tokenizer.from_folder(beside[0])
+    elif words == CLIPS_WORDS:
+        tokenizer = Tokenizer.built_in()
+    else:
+        raise CheckpointError(
+            f"{path}: a vocabulary of {words} words, and no tokenizer.json beside it; download it"
+        )
+    if len(tokenizer) > words or tokenizer.eos != end:
+        raise CheckpointError(
+            f"{path}: its tokenizer ends texts with {tokenizer.eos} of {len(tokenizer)} words, the "
+            f"model with {end} of {words}; use the tokenizer that it came with"
+        )
+    return tokenizer
 
 
 def squared(source: ImageLike, size: int, crop: bool = True) -> Tensor:
@@ -188,6 +244,14 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensor
         body = tokenizer.encode(text)[: length - 2]
         row[: len(body) + 1] = torch.tensor([tokenizer.bos, *body])
     return ids
+
+
+def _refuse_long(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> None:
+    for text in texts:
+        if (tokens := len(tokenizer.encode(text)) + 2) > length:
+            raise ValueError(
+                f"{text!r:.60}: {tokens} tokens, and the model reads {length}; shorten the text"
+            )
 
 
 def trimmed(ids: Tensor, end: int) -> Tensor:

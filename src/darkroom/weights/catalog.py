@@ -22,7 +22,7 @@ class Known:
     """One published model."""
 
     name: str  # its repository today: owner/name
-    # sd1, sd2, sdxl, sdxl-refiner, pixel, controlnet, autoencoder, depth, text, video, segmentation
+    # sd1, sd2, sdxl, sdxl-refiner, pixel, controlnet, autoencoder, clip, depth, video, segmentation
     family: str
     licence: str
     short: tuple[str, ...] = ()  # short names of ours
@@ -43,6 +43,65 @@ MOVED_SD1 = "runwayml deleted its repositories in August 2024; this is the mirro
 MOVED_SD2 = (
     "Stability AI withdrew Stable Diffusion 2 in November 2025; this is the community mirror"
 )
+
+OPENAI_CLIP = (  # the repository, its short name, the file that OpenAI published
+    ("openai/clip-vit-base-patch32", "clip-vit-b-32", "vit-b-32"),
+    ("openai/clip-vit-base-patch16", "clip-vit-b-16", "vit-b-16"),
+    ("openai/clip-vit-large-patch14", "clip-vit-l-14", "vit-l-14"),
+    ("openai/clip-vit-large-patch14-336", "clip-vit-l-14-336px", "vit-l-14-336px"),
+    ("timm/resnet50_clip.openai", "clip-rn50", "rn50"),
+    ("timm/resnet101_clip.openai", "clip-rn101", "rn101"),
+    ("timm/resnet50x4_clip.openai", "clip-rn50x4", "rn50x4"),
+    ("timm/resnet50x16_clip.openai", "clip-rn50x16", "rn50x16"),
+    ("timm/resnet50x64_clip.openai", "clip-rn50x64", "rn50x64"),
+)
+LAION_CLIP = (  # trained with GELU
+    ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "openclip-vit-b-32", ""),
+    ("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "openclip-vit-b-16", ""),
+    ("laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "openclip-vit-l-14", ""),
+    ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "openclip-vit-h-14", ""),
+    ("laion/CLIP-ViT-g-14-laion2B-s12B-b42K", "", ""),
+    ("laion/CLIP-ViT-g-14-laion2B-s34B-b88K", "openclip-vit-g-14", ""),
+    ("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "openclip-vit-bigg-14", ""),
+    ("laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K", "", ""),
+    ("laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K", "", ""),
+    ("laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K", "", ""),
+    ("laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K", "openclip-vit-b-32-256", ""),
+    ("timm/vit_base_patch32_clip_224.laion2b_e16", "", "vit_b_32-laion2b_e16-af8dbd0c"),
+    ("timm/vit_base_patch16_clip_224.laion400m_e32", "", "vit_b_16-laion400m_e32-55e67d44"),
+    ("timm/vit_large_patch14_clip_224.laion400m_e32", "", "vit_l_14-laion400m_e32-3d133497"),
+)
+META_CLIP = tuple(  # trained with QuickGELU
+    (f"facebook/metaclip-{size}-{data}", "", f"{size}_{data}")
+    for size, data in (
+        ("b32", "400m"), ("b32", "fullcc2.5b"), ("b16", "400m"), ("b16", "fullcc2.5b"),
+        ("l14", "400m"), ("l14", "fullcc2.5b"), ("h14", "fullcc2.5b"),
+    )
+)  # fmt: skip
+HALVES = MappingProxyType({"mean": (0.5, 0.5, 0.5), "deviation": (0.5, 0.5, 0.5)})
+
+
+def clip_rows() -> Iterator[Known]:
+    """CLIP, whole: which GELU it was trained with, and how pictures were brought to it."""
+    for rows, activation, licence in (
+        (OPENAI_CLIP, "quick_gelu", "MIT"),
+        (LAION_CLIP, "gelu", "MIT"),
+        (META_CLIP, "quick_gelu", "CC-BY-NC-4.0"),
+    ):
+        for name, short, file in rows:
+            settings: dict[str, Any] = {"activation": activation}
+            if short == "openclip-vit-l-14":  # the one that LAION trained so
+                settings["view"] = HALVES
+            old = (name.partition("/")[2],) if name == "openai/clip-vit-large-patch14" else ()
+            yield Known(
+                name=name,
+                short=(*((short,) if short else ()), *old),
+                files=(file,) if file else (),
+                family="clip",
+                licence=licence,
+                settings=MappingProxyType(settings),
+            )
+
 
 CATALOG: tuple[Known, ...] = (
     Known(
@@ -200,12 +259,7 @@ CATALOG: tuple[Known, ...] = (
         licence="Apache-2.0",
         prediction="noise",
     ),
-    Known(
-        name="openai/clip-vit-large-patch14",
-        short=("clip-vit-large-patch14",),
-        family="text",
-        licence="MIT",
-    ),
+    *clip_rows(),
     Known(
         name="stabilityai/sd-vae-ft-mse",
         short=("sd-vae-ft-mse",),

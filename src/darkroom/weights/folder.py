@@ -16,6 +16,10 @@ from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.clip.network import Clip, ClipConfig
+from darkroom.models.clip.presets import with_gelu
+from darkroom.models.clip.view import View as ClipView
+from darkroom.models.clip.vision_transformer import VisionConfig, VisionTransformer
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
 from darkroom.models.control.controlnet import ControlNet, ControlNetConfig
@@ -55,6 +59,8 @@ from darkroom.weights.layouts import (
     unet,
 )
 from darkroom.weights.layouts.annotators import dpt, dpt_configs
+from darkroom.weights.layouts.clip import configs as clip_configs
+from darkroom.weights.layouts.clip import names as clip
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import huggingface as sam
@@ -68,6 +74,7 @@ ASIDE = {
 }
 CONFIGS: Mapping[type[nn.Module], type] = {
     Autoencoder: AutoencoderConfig,
+    Clip: ClipConfig,
     ClipTextModel: TextConfig,
     ContrastiveModel: ContrastiveConfig,
     ControlNet: ControlNetConfig,
@@ -83,6 +90,7 @@ CONFIGS: Mapping[type[nn.Module], type] = {
     TinyAutoencoder: TinyAutoencoderConfig,
     UNet: UNetConfig,
     UnconditionalUNet: UnconditionalUNetConfig,
+    VisionTransformer: VisionConfig,
 }
 PARTS = frozenset(
     {
@@ -122,6 +130,7 @@ class Target:
     dtype: torch.dtype | None  # None = as stored
     device: torch.device
     prediction: str | None = None  # the user's word: over the file and the catalogue
+    activation: str | None = None  # of a CLIP: the user's word, likewise
     variant: str | None = None  # of the weights' files; None = the one that fits the dtype
     ema: bool = True  # of single files that hold both: the averaged weights
     known: Known | None = None  # the catalogue's row
@@ -160,6 +169,11 @@ SINGLE: Mapping[str, Single] = {
     "CLIPTextModel": Single(ClipTextModel, configs.text_config, clip_text.HUGGINGFACE),
     "CLIPTextModelWithProjection": Single(
         ClipTextModel, configs.text_config, clip_text.HUGGINGFACE
+    ),
+    "CLIPModel": Single(Clip, clip_configs.clip_config, clip.HUGGINGFACE),
+    **dict.fromkeys(
+        ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+        Single(VisionTransformer, clip_configs.vision_config, clip.HUGGINGFACE_VISION_LAYOUT),
     ),
     **dict.fromkeys(
         ("DistilBertModel", "DistilBertForMaskedLM"),
@@ -275,6 +289,17 @@ class Reading:
         read = partial(dpt_configs.dpt_config, view=view)
         return self.network(part, DPT, ("DPTForDepthEstimation",), read, row.layout)
 
+    def clip(self) -> Clip:
+        """A CLIP; the file beside it says how pictures are brought to it."""
+        row, gelu = SINGLE["CLIPModel"], self.target.activation
+        view = clip_view(self.folder)
+
+        def read(data: Json, where: str) -> ClipConfig:
+            config = clip_configs.clip_config(data, where, view)
+            return with_gelu(config, gelu == "quick_gelu") if gelu else config
+
+        return self.network("", Clip, ("CLIPModel",), read, row.layout)
+
     def sampling(self, folder: Path) -> SamplingConfig:
         """What scheduler_config.json says, the user's and the catalogue's word on top."""
         path = folder / "scheduler_config.json"
@@ -387,6 +412,8 @@ def load_single_model(
     reading = Reading(inner, target)
     if name == "DPTForDepthEstimation":
         return reading.depth("", "")
+    if name == "CLIPModel":
+        return reading.clip()
     network = reading.network("", row.model, (name,), row.read, row.layout)
     beside = folder / scheduler if (folder / scheduler).is_dir() else folder
     if not (beside / "scheduler_config.json").is_file():
@@ -402,6 +429,24 @@ def load_single_model(
         settings={**families.sized(data.get("sample_size"), 1), "notes": tuple(reading.notes)},
         source=target.source or str(folder),
     )
+
+
+def is_supported(folder: Path) -> bool:
+    """Whether its config.json is of a class that ``load_single_model`` reads."""
+    name = class_of(read_json(folder / "config.json"))
+    return name in SINGLE or name in OURS
+
+
+def clip_view(folder: Path) -> ClipView | None:
+    """How transformers brings pictures to the CLIP in a folder; None where the folder is silent.
+
+    Raises:
+        CheckpointError: it says something that is not supported.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            return clip_configs.huggingface_view(read_json(folder / name), str(folder / name))
+    return None
 
 
 def parts_of(index: Json, folder: Path) -> dict[str, str]:

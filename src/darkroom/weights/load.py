@@ -10,9 +10,18 @@ from torch import nn
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import CheckpointError, ConfigError
+from darkroom.models.clip.network import Clip
 from darkroom.names import DTYPE_NAMES, did_you_mean
 from darkroom.weights.families import check_prediction
-from darkroom.weights.folder import Target, load_pipeline, load_single_model, weight_files
+from darkroom.weights.folder import (
+    Target,
+    is_supported,
+    load_pipeline,
+    load_single_model,
+    weight_files,
+)
+from darkroom.weights.layouts.clip.configs import GELUS
+from darkroom.weights.layouts.clip.files import open_clip_file
 from darkroom.weights.locate import Located, locate
 from darkroom.weights.single_file import load_single_file
 
@@ -23,6 +32,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     prediction: str | None = None,
+    activation: str | None = None,
     variant: str | None = None,
     ema: bool = True,
 ) -> Any:
@@ -36,12 +46,14 @@ def load(
         device: None = CUDA where there is one, else the CPU.
         prediction: what the network predicts ("noise", "velocity"), over what the file or the
             catalogue says. Needed for an SD 2 single file whose name says nothing.
+        activation: of a CLIP ("quick_gelu", "gelu"), over what the file or the catalogue says.
+            Needed for an open_clip file of an unknown name without its open_clip_config.json.
         variant: of the weights' files ("fp16"); None = the one that fits ``dtype``.
         ema: of a single file that holds both, take the averaged weights.
 
     Returns:
-        A ``LatentDiffusion``; of a folder that holds one network, that network, or with a scheduler
-        beside it a ``PixelDiffusion``. In evaluation mode and without gradients.
+        A ``LatentDiffusion``; of a file or folder that holds one network, that network, or with a
+        scheduler beside it a ``PixelDiffusion``. In evaluation mode and without gradients.
 
     Raises:
         ModelNotFoundError: nothing is called that; the message has the nearest names.
@@ -52,18 +64,24 @@ def load(
     number = _dtype(dtype, place)
     if prediction is not None:
         check_prediction(prediction)
+    if activation is not None and activation not in GELUS:
+        raise ConfigError(f"activation {activation!r} is unknown; one of {', '.join(GELUS)}")
     wanted = variant or ("fp16" if number == torch.float16 else None)
     located = locate(model, wanted)
     target = Target(
         dtype=number,
         device=place,
         prediction=prediction,
+        activation=activation,
         variant=variant,
         ema=ema,
         known=located.known,
         source=located.source,
     )
-    return open_located(located, target)
+    opened = open_located(located, target)
+    if activation is not None and not isinstance(opened, Clip):
+        raise ConfigError(f"activation= is for CLIP; {model} is a {type(opened).__name__}")
+    return opened
 
 
 def open_located(located: Located, target: Target) -> LatentDiffusion | PixelDiffusion | nn.Module:
@@ -77,8 +95,12 @@ def open_located(located: Located, target: Target) -> LatentDiffusion | PixelDif
         return load_single_file(path, target)
     if (path / "model_index.json").is_file():
         return load_pipeline(path, target)
-    if (path / "config.json").is_file() and weight_files(path):
+    open_clip = open_clip_file(path)
+    described = (path / "config.json").is_file() and weight_files(path)
+    if described and (open_clip is None or is_supported(path)):
         return load_single_model(path, target)
+    if open_clip is not None:
+        return load_single_file(open_clip, target)
     raise CheckpointError(f"{path}: {_what_instead(path)}")
 
 

@@ -240,7 +240,9 @@ def is_complete(folder: Path) -> bool:
     index = folder / "model_index.json"
     if not index.is_file():
         weights = any(path.suffix in WEIGHTS for path in folder.iterdir())
-        return weights and (folder / "config.json").is_file()
+        return weights and any(
+            (folder / name).is_file() for name in ("config.json", "open_clip_config.json")
+        )
     try:
         parts = json.loads(index.read_text("utf-8"))
     except ValueError:

@@ -21,7 +21,8 @@ from darkroom.weights.locate import SKIPPED, WEIGHTS, Remote, best_set
 from darkroom.weights.registry import CHUNK, Registered, Stamp, register
 
 DESCRIPTIONS = (".json", ".txt", ".model")  # configs and vocabularies: small, all taken
-STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # how weights of a part are called
+# how weights of a part are called
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_")
 
 
 @dataclass(frozen=True)

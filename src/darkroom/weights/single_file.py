@@ -16,6 +16,7 @@ from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import SDXL_AUTOENCODER, Autoencoder
+from darkroom.models.clip.network import Clip
 from darkroom.models.clip_text import ClipTextModel
 from darkroom.models.control.change import ControlNetChange
 from darkroom.models.control.controlnet import ControlNet
@@ -36,6 +37,8 @@ from darkroom.weights.layout import Layout, identify
 from darkroom.weights.layouts import alone, autoencoder
 from darkroom.weights.layouts import single_file as layouts
 from darkroom.weights.layouts.annotators import dpt
+from darkroom.weights.layouts.clip.files import load_clip
+from darkroom.weights.layouts.clip.names import OPENAI_LAYOUT
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import original as sam
@@ -232,6 +235,8 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
         )
     if report.kind in CHANGES:
         return _change(path, target)
+    if report.kind == "CLIP":
+        return load_clip(path, target)
     row = alone.row_of(report.kind, report.layout)
     if row is not None:
         if report.licence in COPYLEFT:
@@ -266,6 +271,7 @@ class Alone:
 
 ALONE: Mapping[type[nn.Module], Alone] = {
     Autoencoder: Alone(lambda _: autoencoder.LDM),
+    Clip: Alone(lambda _: OPENAI_LAYOUT),
     ControlNet: Alone(
         lambda config: controlnet.LDM_SD1 if is_convolutional(config.unet) else controlnet.LDM,
         controlnet.PREFIX,

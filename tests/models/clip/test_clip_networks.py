@@ -1,68 +1,24 @@
 """Against OpenAI's CLIP and open_clip (vectors made elsewhere), and against transformers."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor
 
 from darkroom.models.clip import presets, view
-from darkroom.models.clip.modified_resnet import AttentionResNet, AttentionResNetConfig
+from darkroom.models.clip.modified_resnet import AttentionResNet
 from darkroom.models.clip.network import Clip, ClipConfig
 from darkroom.models.clip.vision_transformer import VisionConfig, VisionTransformer
 from darkroom.models.clip_text import TextConfig
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.layouts.clip.names import HUGGINGFACE, OPENAI_LAYOUT
 from vectors.whole_clip import IDS, SMALL, digest, images, random_state
-
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "whole_clip.json").read_text())
-TEXT = TextConfig(
-    vocabulary=96, positions=8, channels=64, layers=2, heads=1, hidden=256, projection=24, end=95
-)
-CONFIGS = {
-    "vit": ClipConfig(
-        image=VisionConfig(
-            size=32, patch=8, channels=64, layers=2, heads=1, hidden=256, projection=24
-        ),
-        text=TEXT,
-        view=view.View(size=32),
-    ),
-    "resnet": ClipConfig(
-        image=AttentionResNetConfig(
-            size=64, channels=8, blocks=(1, 2, 1, 1), heads=4, projection=24
-        ),
-        text=TEXT,
-        view=view.View(size=64),
-    ),
-    "gelu": ClipConfig(
-        image=VisionConfig(
-            size=32, patch=8, channels=48, layers=2, heads=2, hidden=124, quick_gelu=False,
-            projection=24,
-        ),
-        text=TextConfig(
-            vocabulary=96, positions=8, channels=32, layers=2, heads=4, hidden=128,
-            quick_gelu=False, projection=24, end=95,
-        ),
-        view=view.View(size=32),
-    ),
-}  # fmt: skip
-
-
-def carried(name: str) -> tuple[Clip, dict[str, Tensor]]:
-    """Our network with the weights that the vectors were made with."""
-    found = next(row for key, row in VECTORS["small"].items() if key.startswith(f"{name} "))
-    model = Clip(CONFIGS[name])
-    converted = OPENAI_LAYOUT.convert(random_state(found["shapes"]), CONFIGS[name])
-    model.load_state_dict(converted)
-    return model.eval(), found
+from weights.clips import CONFIGS, TEXT, VECTORS, drawn
 
 
 @pytest.mark.parametrize("key", VECTORS["small"])
 @torch.no_grad()
 def test_small_ones_put_out_what_the_originals_do(key):
     name = key.split()[0]
-    model, _ = carried(name)
+    model = drawn(name)
     found = VECTORS["small"][key]
     image = model.image(images(SMALL[name]["vision_cfg"]["image_size"]))
     text = model.encode_text(torch.tensor(IDS))
@@ -125,7 +81,7 @@ def test_full_size_names_and_shapes_are_transformers(name):
 
 @torch.no_grad()
 def test_pixels_in_0_to_1_are_normalised():
-    model, _ = carried("resnet")
+    model = drawn("resnet")
     pixels = torch.rand(2, 3, 64, 64)
     mean, deviation = torch.tensor(view.View().mean), torch.tensor(view.View().deviation)
     normalised = (pixels - mean[:, None, None]) / deviation[:, None, None]
@@ -136,7 +92,7 @@ def test_pixels_in_0_to_1_are_normalised():
 
 @torch.no_grad()
 def test_what_follows_the_end_is_not_looked_at():
-    model, _ = carried("vit")
+    model = drawn("vit")
     ids = torch.tensor(IDS)
     other = torch.where(torch.arange(8) > 5, torch.tensor(7), ids)
     assert torch.allclose(model.encode_text(ids[:1]), model.encode_text(other[:1]), atol=1e-6)
@@ -144,7 +100,7 @@ def test_what_follows_the_end_is_not_looked_at():
 
 
 def test_both_towers_learn():
-    model, _ = carried("vit")
+    model = drawn("vit")
     image, text = model.requires_grad_().train()(torch.rand(2, 3, 32, 32), torch.tensor(IDS))
     (model.scale * image @ text.T).sum().backward()
     assert all(p.grad is not None for p in model.parameters())

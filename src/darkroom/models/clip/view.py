@@ -32,7 +32,7 @@ class View:
     deviation: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def square(self, picture: Image.Image) -> Image.Image:
-        """``size`` x ``size`` pixels of an RGB picture.
+        """``size`` x ``size`` pixels of a picture.
 
         With "crop" the shorter side is scaled to ``size``, the longer one in proportion, its
         fraction cut off; then the middle is taken. The numbers are those of OpenAI's and of
@@ -57,8 +57,9 @@ class View:
         return round(spare / 2) if self.half == "even" else spare // 2
 
     def pixels(self, picture: Image.Image) -> Tensor:
-        """(3, size, size) uint8 of an RGB picture."""
-        return torch.from_numpy(np.array(self.square(picture))).permute(2, 0, 1)
+        """(3, size, size) uint8 of a picture in RGB, or RGBA, whose alpha is dropped at the end."""
+        square = self.square(picture).convert("RGB")
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], with mean and deviation taken out."""

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from math import isqrt
 from typing import Any
 
 from darkroom.weights.files import TensorInfo
@@ -27,6 +28,12 @@ BY_LORA_VERSION = (
     ("stable-diffusion-v1", "SD 1.x"),
 )
 BY_HINT_CELL = {64: "SD 1.x", 192: "SD 1.x", 256: "SDXL", 768: "SDXL"}  # 8 or 16 pixels wide
+CLIP_SIZES = {768: "B", 896: "B+", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}
+_PLACES = (
+    "visual.positional_embedding",
+    "visual.attnpool.positional_embedding",
+    "vision_model.embeddings.position_embedding.weight",
+)
 SAM_SIZES = {768: "ViT-B", 1024: "ViT-L", 1280: "ViT-H"}
 _CROSS = re.compile(r"attn2[._](?:processor\.)?to_[kv]")
 _OVER_TIME = ("temp_attentions", "transformer_in", "motion_modules")  # they attend to frames
@@ -129,7 +136,7 @@ def particulars(rule: Rule, tensors: Tensors, names: Names) -> dict[str, Any]:
         name = names.first("model.0.conv.weight", "stem.conv.weight")
         sizes = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
         return {"size": sizes.get(tensors[name].shape[0], "")} if name else {}
-    if rule.kind.startswith("CLIP") and rule.layout in ("OpenAI", "open_clip"):
+    if rule.kind in ("CLIP", "CLIP image encoder") or rule.layout == "open_clip":
         return _clip(tensors)
     if rule.kind.startswith("CLIP text") and (
         name := names.first("embeddings.token_embedding.weight")
@@ -182,16 +189,22 @@ def _lora(tensors: Tensors, names: Names) -> dict[str, Any]:
 
 
 def _clip(tensors: Tensors) -> dict[str, Any]:
-    patches = tensors.get("visual.conv1.weight")
-    text = tensors.get("token_embedding.weight")
+    """The image tower and the sizes of a whole CLIP, in either naming."""
+    patches = tensors.get("visual.conv1.weight") or tensors.get(
+        "vision_model.embeddings.patch_embedding.weight"
+    )
+    places = next((tensors[name] for name in _PLACES if name in tensors), None)
+    text = tensors.get("token_embedding.weight") or tensors.get(
+        "text_model.embeddings.token_embedding.weight"
+    )
+    grid = isqrt(max(places.shape[0] - 1, 0)) if places and places.shape else 0
     found: dict[str, Any] = {}
     if patches and "visual.layer1.0.conv1.weight" in tensors:
-        found["size"] = "ResNet"
+        found |= {"size": f"ResNet, {patches.shape[0] * 2} channels", "pixels": 32 * grid}
     elif patches and len(patches.shape) == 4:
-        letter = {768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}.get(
-            patches.shape[0], "?"
-        )
+        letter = CLIP_SIZES.get(patches.shape[0], f"{patches.shape[0]} channels")
         found["size"] = f"ViT-{letter}/{patches.shape[-1]}"
+        found["pixels"] = patches.shape[-1] * grid
     if text and len(text.shape) == 2:
         found["text_width"] = text.shape[1]
     return found

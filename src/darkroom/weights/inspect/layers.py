@@ -17,6 +17,10 @@ from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import ConfigError
 from darkroom.models.autoencoder import SD_AUTOENCODER, SDXL_AUTOENCODER, Autoencoder
+from darkroom.models.clip.modified_resnet import AttentionResNet
+from darkroom.models.clip.network import Clip
+from darkroom.models.clip.presets import OPEN_CLIP, OPENAI
+from darkroom.models.clip.vision_transformer import VisionTransformer
 from darkroom.models.clip_text import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, ClipTextModel
 from darkroom.models.digit_classifier import DigitClassifier, DigitClassifierConfig
 from darkroom.models.distilbert import DISTILBERT, DistilBert
@@ -90,11 +94,16 @@ def networks_of(path: Path, size: Size | None = None, batch: int = 1) -> list[Ne
         ConfigError: the size does not fit the model.
     """
     from darkroom.weights.inspect import inspect
+    from darkroom.weights.layouts.clip.files import open_clip_file
     from darkroom.weights.load import load
 
     # an SD 2 file may not say what it predicts; its layers are the same either way
-    prediction = None if path.is_dir() else inspect(path).prediction or "noise"
-    model = load(path, device="meta", dtype="float32", prediction=prediction)
+    report = None if path.is_dir() and open_clip_file(path) is None else inspect(path)
+    prediction = report and not path.is_dir() and (report.prediction or "noise")
+    gelu = "gelu" if report and report.kind == "CLIP" else None  # nor which GELU a CLIP has
+    model = load(
+        path, device="meta", dtype="float32", prediction=prediction or None, activation=gelu
+    )
     return list(_ways(model, size, batch))
 
 
@@ -124,13 +133,22 @@ def _built(kind: Callable[[Any], nn.Module], config: Any) -> nn.Module:
         return kind(config).eval()
 
 
+def _short(preset: str) -> str:
+    """Names as the catalogue has them: "clip-vit-b-32" is OpenAI's, "openclip-vit-b-32" not."""
+    maker = "openclip" if preset in OPEN_CLIP else "clip"
+    return f"{maker}-{preset.lower().replace('/', '-').replace('@', '-')}"
+
+
 ALONE: Mapping[str, tuple[Callable[[Any], nn.Module], Any, Size]] = MappingProxyType(
     {
         "mnist": (UnconditionalUNet, MNIST, (32, 32)),
         "mnist-conditional": (UnconditionalUNet, MNIST_CONDITIONAL, (32, 32)),
         "ddpm-256": (UnconditionalUNet, DDPM_256, (256, 256)),
         "ddpm-cat-256": (UnconditionalUNet, DDPM_256, (256, 256)),
-        "clip-vit-large-patch14": (ClipTextModel, CLIP_L, (224, 224)),
+        **{
+            _short(name): (Clip, config, (config.view.size, config.view.size))
+            for name, config in (*OPENAI.items(), *OPEN_CLIP.items())
+        },
         "sd-vae-ft-mse": (Autoencoder, SD_AUTOENCODER, (512, 512)),
         "sdxl-vae-fp16-fix": (Autoencoder, SDXL_AUTOENCODER, (1024, 1024)),
         "taesd": (TinyAutoencoder, TAESD, (512, 512)),
@@ -259,6 +277,13 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
         yield Network(part, model, tuple(given))
     elif isinstance(model, ClipTextModel):
         yield Network(part, model, (_ids(batch, model.config.positions),))
+    elif isinstance(model, Clip):
+        _sized(size, model.config.image.size)
+        yield from _alone(model.image, size, batch, "image tower")
+        yield from _alone(model.text, size, batch, "text tower")
+    elif isinstance(model, VisionTransformer | AttentionResNet):
+        pixels = _sized(size, model.config.size)
+        yield Network(part, model, (_empty(batch, 3, pixels, pixels),))
     elif isinstance(model, DPT):
         height, width = size or model.config.view.size
         _divided((height, width), COARSEST)
@@ -304,6 +329,12 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
             f"a {type(model).__name__}: what it is given is not known here; use dr.summary(model, "
             "inputs)"
         )
+
+
+def _sized(size: Size | None, only: int) -> int:
+    if size not in (None, (only, only)):
+        raise ConfigError(f"this model looks at {only}x{only} pixels, always")
+    return only
 
 
 def _unet(model: UNet, size: Size, batch: int, factor: int, tokens: int) -> tuple[Tensor, ...]:

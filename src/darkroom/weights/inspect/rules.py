@@ -196,7 +196,12 @@ RULES: tuple[Rule, ...] = (
         ("^embeddings.token_embedding.weight$", "^encoder.layers.0.self_attn."),
     ),
     Rule("CLIP image encoder", "Hugging Face", ("vision_model.encoder.layers.0.",)),
-    Rule("CLIP", "OpenAI", ("^visual.", "^token_embedding.weight$", "^input_resolution$")),
+    Rule(
+        "CLIP",
+        "OpenAI",
+        ("^visual.", "^token_embedding.weight$", "^input_resolution$"),
+        licence="MIT",
+    ),
     Rule("CLIP", "open_clip", ("^visual.", "^token_embedding.weight$", "^logit_scale$")),
     Rule("CLIP text encoder", "open_clip", ("^transformer.resblocks.", "^token_embedding.weight$")),
     Rule("GroundingDINO", "original", ("^transformer.encoder.text_layers.", "^bert.")),

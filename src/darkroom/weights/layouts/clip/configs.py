@@ -37,7 +37,7 @@ def clip_config(data: Json, where: str = "config.json", view: View | None = None
     Raises:
         CheckpointError: naming the key and the value that our network does not implement.
     """
-    fields = Fields(data, where, WHOLE_FIXED, WHOLE_IGNORED)
+    fields = Fields(_public(data), where, WHOLE_FIXED, WHOLE_IGNORED)
     projection = fields.take("projection_dim", 512)
     towers: dict[str, dict[str, Any]] = {}
     for name in ("text_config", "vision_config"):
@@ -45,7 +45,7 @@ def clip_config(data: Json, where: str = "config.json", view: View | None = None
         over = fields.take(f"{name}_dict", None) or {}  # old files: it has the last word
         if not isinstance(given, Mapping) or not isinstance(over, Mapping):
             raise fields.error(name, "must be an object")
-        towers[name] = {**given, **over}
+        towers[name] = _public({**given, **over})
     fields.finish()
     text = text_config(towers["text_config"], f"{where}: text_config")
     image = vision_config(towers["vision_config"], f"{where}: vision_config", projection)
@@ -63,7 +63,7 @@ def vision_config(
     Raises:
         CheckpointError: naming the key and the value that our network does not implement.
     """
-    fields = Fields(data, where, VISION_FIXED, VISION_IGNORED)
+    fields = Fields(_public(data), where, VISION_FIXED, VISION_IGNORED)
     if projection is None:
         projected = "CLIPVisionModelWithProjection" in data.get("architectures", ())
         projection = int(data.get("projection_dim", 512)) if projected else 0
@@ -120,6 +120,11 @@ def vision_json(config: VisionConfig) -> dict[str, Any]:
         "patch_size": config.patch,
         "projection_dim": config.projection or config.channels,
     }
+
+
+def _public(data: Json) -> dict[str, Any]:
+    """Without what transformers notes for itself, such as _commit_hash."""
+    return {key: value for key, value in data.items() if not key.startswith("_")}
 
 
 def _part(data: dict[str, Any]) -> dict[str, Any]:

@@ -77,14 +77,17 @@ def _vision(
 ) -> VisionConfig:
     width, _, patch, _ = _shape(state, names[0], 4)
     places, _ = _shape(state, names[1], 2)
-    if isqrt(places - 1) ** 2 != places - 1 or width % heads_of(width):
-        raise ValueError(f"{places} places of {width} channels are no square of patches")
+    if isqrt(places - 1) ** 2 != places - 1:
+        raise ValueError(f"{places} places are no square of patches and one more")
+    heads = heads_of(width)
+    if not heads or width % heads:
+        raise ValueError(f"{width} channels; how many heads they have, only a config can say")
     return VisionConfig(
         size=isqrt(places - 1) * patch,
         patch=patch,
         channels=width,
         layers=_count(state, blocks[0]),
-        heads=heads_of(width),
+        heads=heads,
         hidden=_shape(state, f"{blocks[0]}0.{blocks[1]}", 2)[0],
         quick_gelu=quick_gelu,
         projection=projection,
