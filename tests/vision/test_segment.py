@@ -161,6 +161,12 @@ def test_prompts_together_are_prompts_alone(small, encoded):
     assert together.sources[3] == "small: not 66.5,44.9, mask"
 
 
+def test_arrays_are_taken_as_points():
+    prompt = Prompt(np.array([[1, 2.5]]), np.array([1]), np.array([0, 1, 2, 3], np.float32))  # pyright: ignore
+    assert prompt == Prompt(((1, 2.5),), (True,), (0, 1, 2, 3))
+    assert str(prompt) == "point 1,2.5, box 0,1,2,3"
+
+
 def test_answers(small, encoded):
     answer = small.masks(encoded, Prompt(((20, 30),), (True,), box=(10, 5, 50, 40)))
     candidates = answer.of(0)

@@ -12,7 +12,7 @@ those of its features.
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +58,9 @@ class Prompt:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
+        points = tuple(_numbers(point, 2, "a point is x and y") for point in self.points)
+        object.__setattr__(self, "points", points)  # arrays and lists become tuples
+        object.__setattr__(self, "inside", tuple(bool(inside) for inside in self.inside))
         if not self.points and self.box is None and self.mask is None:
             raise ValueError("an empty prompt; give points, a box or a mask")
         if len(self.points) != len(self.inside):
@@ -65,11 +68,10 @@ class Prompt:
                 f"{len(self.points)} points and {len(self.inside)} words whether they are inside; "
                 "give one for each"
             )
-        for point in self.points:
-            _numbers(point, 2, "a point is x and y")
         if self.box is not None:
-            _numbers(self.box, 4, "a box is left, top, right and bottom")
-            left, top, right, bottom = self.box
+            box = _numbers(self.box, 4, "a box is left, top, right and bottom")
+            object.__setattr__(self, "box", box)
+            left, top, right, bottom = box
             if left >= right or top >= bottom:
                 raise ValueError(f"an empty box {_said(self.box)}; give left, top, right, bottom")
 
@@ -287,12 +289,14 @@ def open_segmenter(
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
 
 
-def _numbers(values: Sequence[object], count: int, what: str) -> None:
-    fine = len(values) == count and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in values
-    )
-    if not fine:
+def _numbers(values: Iterable[float], count: int, what: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{what}, got {values!r:.60}")
+    return numbers
 
 
 def _said(values: Sequence[float]) -> str:
