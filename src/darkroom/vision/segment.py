@@ -270,8 +270,8 @@ def open_segmenter(
         CheckpointError: the files cannot be used.
     """
     model = load(name, device=device, dtype="float32")
-    text = os.fspath(name)
-    short = Path(text).stem if Path(text).suffix in SUFFIXES else Path(text).name
+    path = Path(os.fspath(name).rpartition(":")[2])  # hf:owner/name:file.pt
+    short = path.stem if path.suffix in SUFFIXES else path.name
     if isinstance(model, Sam):
         return Segmenter(model, short)
     from darkroom.models.fastsam.network import FastSAM
