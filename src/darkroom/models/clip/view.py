@@ -44,8 +44,8 @@ class View:
         width, height = picture.size
         shorter = min(width, height)
         if max(width, height) > LONGEST * shorter:
-            spare = [max(side - LONGEST * shorter, 0) // 2 for side in picture.size]
-            picture = picture.crop((*spare, width - spare[0], height - spare[1]))
+            left, top = (max(side - LONGEST * shorter, 0) // 2 for side in picture.size)
+            picture = picture.crop((left, top, width - left, height - top))
             width, height = picture.size
         scaled = int(self.size * width / shorter), int(self.size * height / shorter)
         if scaled != picture.size:

@@ -125,9 +125,17 @@ def report_of(header: Header) -> FileReport:
         licence=_licence(rule, header, known),
         unknown=tuple(printable(name) for name in unknown[:MOST_UNKNOWN]),
         unknown_count=len(unknown),
-        skipped=dict(sorted(header.skipped.items())[:20]),
+        skipped=_skipped(header),
         notes=tuple(notes),
     )
+
+
+def _skipped(header: Header) -> dict[str, int]:
+    """Classes of objects left inert, and how many of each; TorchScript numbers its classes."""
+    counts = Counter[str]()
+    for name, count in header.skipped.items():
+        counts[re.sub(r"^__torch__\.|___torch_mangle_\d+\.", "", name)] += count
+    return dict(sorted(counts.items())[:20])
 
 
 def dtype_of(header: Header) -> str:
