@@ -33,6 +33,7 @@ THROUGH = {
     "darkroom.app.found": "app/test_app_generate.py",
     "darkroom.app.options": "app/test_app_generate.py",
     "darkroom.app.planned": "app/test_app_verbs.py",
+    "darkroom.app.seeing": "app/seeing/test_app_classify.py",
     "darkroom.app.session": "app/test_app_generate.py",
     "darkroom.app.timing": "app/test_app_verbs.py",
     "darkroom.atomic": "generation/test_generation_metadata.py",

@@ -15,6 +15,7 @@ import typer
 
 from darkroom.app.commands import (
     bench,
+    classify,
     control,
     data,
     doctor,
@@ -113,7 +114,7 @@ def options(
     """Hold the options of ``darkroom`` itself."""
 
 
-for verb in (generate, edit, control, grid, inspect, doctor, bench, train, search):
+for verb in (generate, edit, control, grid, inspect, doctor, bench, train, classify, search):
     verb.add_to(app)
 models.add_to(app)
 data.add_to(app)

@@ -118,7 +118,7 @@ def hypernetwork(text: str) -> HypernetworkRequest:
     return HypernetworkRequest(name, float(weight), text)
 
 
-def prompts_file(path: Path) -> tuple[str, ...]:
+def prompts_file(path: Path, what: str = "prompt") -> tuple[str, ...]:
     """The lines of a UTF-8 text file, without the blank ones.
 
     Raises:
@@ -128,14 +128,14 @@ def prompts_file(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{path}: no such file of prompts; check the path") from None
+        raise ModelNotFoundError(f"{path}: no such file of {what}s; check the path") from None
     except UnicodeDecodeError as error:
         raise typer.BadParameter(
             f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
-        raise typer.BadParameter(f"{path}: no prompt in it; expected one a line")
+        raise typer.BadParameter(f"{path}: no {what} in it; expected one a line")
     return prompts
 
 

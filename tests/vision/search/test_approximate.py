@@ -42,9 +42,12 @@ def test_lists_find_most_and_what_came_later(tmp_path):
     assert rows[0] == 4001
     assert hits > 0.6 * 210
     assert search(index, query, 3, lists)[0].path.name == "4001"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="damaged"):
-        Lists(index)
+    whole = path.read_bytes()
+    for damage in (whole[:-1], b"\0" * len(whole)):
+        path.unlink()  # the old one is still mapped
+        path.write_bytes(damage)
+        with pytest.raises(CheckpointError, match="damaged"):
+            Lists(index)
 
 
 def test_too_few_and_not_made_yet(tmp_path):

@@ -44,13 +44,15 @@ def build(index: Index) -> Path:
     lists = faiss.IndexIVFScalarQuantizer(
         flat, index.width, count, kind, faiss.METRIC_INNER_PRODUCT
     )
+    lists.cp.niter = 10  # rounds of k-means; its default of 25 finds no more
     some = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
     lists.train(unit(index.vectors[some[: TRAINED * count]]).numpy())
     for part in rows.split(CHUNK):
         lists.add_with_ids(unit(index.vectors[part]).numpy(), part.numpy())
-    path = _path(index)
-    temporary = path.with_name(f".{path.name}.part")
+    name = f"lists-{index.generation}-{len(index.vectors)}"
+    temporary = index.path / f".{name}.part"
     faiss.write_index(lists, str(temporary))
+    path = index.path / f"{name}-{temporary.stat().st_size}"  # says if it was cut off
     os.replace(temporary, path)
     sync_folder(path.parent)
     for old in index.path.glob(f"lists-{index.generation}-*"):
@@ -74,9 +76,12 @@ class Lists:
             raise CheckpointError(
                 f"{index.path}: no lists yet; `darkroom embed --faiss` makes them"
             )
-        self.rows = int(made[-1].name.rpartition("-")[2])  # that are in it
-        flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+        *_, rows, size = made[-1].name.split("-")
+        self.rows = int(rows)  # that are in it
         try:
+            if made[-1].stat().st_size != int(size):
+                raise RuntimeError(f"{made[-1].stat().st_size} of {size} bytes")
+            flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
             self.lists: Any = faiss.read_index(str(made[-1]), flags)
         except RuntimeError as error:
             raise CheckpointError(
@@ -100,10 +105,6 @@ class Lists:
             rows, scores = torch.cat([rows, more[0]]), torch.cat([scores, more[1]])
         best = scores.sort(descending=True, stable=True).indices[:count]
         return rows[best], scores[best]
-
-
-def _path(index: Index) -> Path:
-    return index.path / f"lists-{index.generation}-{len(index.vectors)}"
 
 
 def _faiss() -> Any:

@@ -116,11 +116,10 @@ def _decoded(folder: Path, one: _Read, encoder: Encoder) -> _Read:
         return one
     path = folder / one.file.path
     try:
-        picture = peek(path)
-        width, height = picture.size
-        return one._replace(pixels=width * height, picture=encoder.read(picture))
+        width, height = peek(path).size
+        return one._replace(pixels=width * height, picture=encoder.read(path))
     except ImageError as error:
-        return one._replace(problem=str(error).replace("the picture", path.name, 1))
+        return one._replace(problem=str(error))
 
 
 def _batches(items: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
