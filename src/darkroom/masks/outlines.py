@@ -16,6 +16,7 @@ Polygon = tuple[Ring, ...]  # an outline, clockwise on the screen; then its hole
 __all__ = ["Polygon", "Ring", "fill", "outlines", "tied"]
 
 STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # (x, y): right, down, left, up
+ROUNDING = 0.15  # pixels
 SMALLEST = 1 / 16  # pixels; a smaller tolerance is none
 
 
@@ -27,7 +28,7 @@ def outlines(values: np.ndarray, tolerance: float = 0.0, least: float = 0.0) -> 
             edges and leave out points that lie within ``tolerance`` pixels of them (Douglas and
             Peucker, 1973).
         least: the tolerance is halved until the polygons, filled, overlap with ``values`` by
-            this IoU.
+            this IoU, even if whoever fills them rounds (pycocotools: to fifths of a pixel).
     """
     rows, columns = (np.flatnonzero(values.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -41,8 +42,7 @@ def outlines(values: np.ndarray, tolerance: float = 0.0, least: float = 0.0) -> 
         for i in np.argsort(holes, kind="stable"):
             found[owners[i]].append(drawn[i])
         polygons = [tuple(parts) for parts in found]
-        filled = fill(polygons, values.shape) if tolerance and least else values
-        if (filled & values).sum() >= least * (filled | values).sum():
+        if not tolerance or not least or _overlap(polygons, values) >= least:
             return [tuple(ring + corner for ring in parts) for parts in polygons]
         tolerance = tolerance / 2 if tolerance > SMALLEST else 0.0
 
@@ -173,6 +173,16 @@ def _simplified(points: Ring, tolerance: float) -> Ring:
             kept[start + 1 + worst] = True
             pending += [(start, start + 1 + worst), (start + 1 + worst, end)]
     return closed[:-1][kept[:-1]]
+
+
+def _overlap(polygons: Sequence[Polygon], values: np.ndarray) -> float:
+    """The least IoU of what the polygons fill, moved by up to ``ROUNDING`` pixels."""
+    found = []
+    for move in ROUNDING * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)]):
+        moved = [tuple(ring + move for ring in polygon) for polygon in polygons]
+        filled = fill(moved, values.shape)
+        found.append((filled & values).sum() / (filled | values).sum())
+    return min(found)
 
 
 def _edges(polygons: Sequence[Polygon]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
