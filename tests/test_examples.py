@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import darkroom as dr
+from vision import things
 from weights import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +109,17 @@ def test_unconditional_is_what_diffusers_draws(tmp_path):
     generator = torch.Generator().manual_seed(0)
     (expected,) = pipeline(generator=generator, num_inference_steps=10).images
     assert np.abs(pixels(tmp_path / "unconditional.png") - pixels(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("model", ["tiny", "emoji-clip"])
+def test_eight_pictures_and_their_descriptions(model, tmp_path, capsys):
+    if model == "tiny":
+        model = str(things.encoder().save(tmp_path / "model"))
+    elif not (EMOJI.parents[1] / model).is_dir():
+        pytest.skip("the built-in encoder is not there yet")
+    example("similarity_matrix")(model=model, out=tmp_path)
+    assert pixels(tmp_path / "similarity_matrix.png").shape > (700, 700, 3)
+    assert "of 8 descriptions" in capsys.readouterr().out
 
 
 def test_examples_are_programs(sd1, tmp_path):

@@ -90,7 +90,7 @@ def evaluate(
     if matrix is not None:
         from darkroom.vision.plots import heat_map
 
-        title = f"rows are {fields['accuracy']:.1%} right: what it is, against what it is taken for"
+        title = f"what it is (rows), what it is taken for: {fields['accuracy']:.1%} right"
         shown = heat_map(fields["confusion"], found.names, found.names, title=title, whole=True)
         write_picture(shown, matrix)
         fields["matrix"] = str(matrix)
