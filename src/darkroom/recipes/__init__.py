@@ -14,15 +14,18 @@ RECIPES = (
     "compare_families",
     "controlnet",
     "digit_classifier",
+    "fastsam",
     "flow",
     "gan",
     "inpainting",
     "latent_diffusion",
     "mnist",
     "pixel_diffusion",
+    "segment_anything",
     "segmentation",
     "vae",
 )
+SEGMENTERS = ("fastsam", "segment_anything")  # these two are modules of recipes/segmenters
 
 
 def run(
@@ -73,5 +76,6 @@ def read(
     name = str(table.pop("recipe", "")).replace("-", "_")
     if name not in RECIPES:
         raise ConfigError(f"{path}: recipe is {name!r}; expected one of {', '.join(RECIPES)}")
-    recipe = importlib.import_module(f"darkroom.recipes.{name}")
+    place = "darkroom.recipes.segmenters" if name in SEGMENTERS else "darkroom.recipes"
+    recipe = importlib.import_module(f"{place}.{name}")
     return recipe, from_dict(recipe.Config, table, str(path))

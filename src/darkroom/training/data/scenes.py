@@ -3,7 +3,7 @@
 What a data engine is for (Kirillov et al., arXiv:2304.02643, section 4), where nobody can annotate:
 whoever lays the things knows their masks. A scene is a function of a seed and a number.
 
-Shapes: N things, H = W = size.
+Shapes: N things; H and W at most ``size``, the longer one equal to it.
 """
 
 import io
@@ -32,7 +32,8 @@ MOST = 250  # things in a scene: their numbers are bytes
 class SceneOptions:
     """What scenes are like; shares lie in [0, 1]."""
 
-    size: int = 128  # pixels, height and width
+    size: int = 128  # pixels of the longer side
+    oblong: float = 0.0  # share of scenes whose other side is shorter, down to half as long
     things: tuple[int, int] = (1, 7)
     scale: tuple[float, float] = (0.15, 0.8)  # longer side of a thing, as a share of the picture's
     near: float = 0.4  # share of things that are laid beside or upon an earlier one
@@ -142,18 +143,25 @@ class Composer:
             )
         self.photographs = None if photographs is None else photographs.permute(0, 2, 3, 1).numpy()
 
+    @property
+    def held(self) -> int:
+        """Bytes of pictures in memory."""
+        photographs = 0 if self.photographs is None else self.photographs.nbytes
+        return self.cutouts.pixels.nbytes + photographs
+
     def scene(self, index: int) -> Scene:
         """Scene ``index``: always the same."""
         options, rng = self.options, np.random.default_rng((self.seed, index))
         size = options.size
-        picture = Image.fromarray(self._ground(size, rng))
-        shown = np.zeros((size, size), np.uint8)
+        wide, high = self._sides(rng)
+        picture = Image.fromarray(self._ground(size, rng)).crop((0, 0, wide, high))
+        shown = np.zeros((high, wide), np.uint8)
         labels: list[str] = []
         links: list[set[int]] = []
         places: list[tuple[float, float]] = []
         for _ in range(int(rng.integers(options.things[0], options.things[1] + 1))):
             thing, label = self._thing(rng)
-            x, y = self._place(places, thing, rng)
+            x, y = self._place(places, thing, picture.size, rng)
             places.append((x, y))
             if rng.random() < options.shadow:
                 _shadow(picture, thing, x, y, rng)
@@ -161,6 +169,12 @@ class Composer:
             labels.append(label)
         pixels = self._disturbed(picture, rng)
         return _scene(pixels, shown, labels, links, options.least_area)
+
+    def _sides(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Width and height of a scene."""
+        size, options = self.options.size, self.options
+        shorter = round(size * rng.uniform(0.5, 1)) if rng.random() < options.oblong else size
+        return (size, shorter) if rng.random() < 0.5 else (shorter, size)
 
     def _ground(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """(size, size, 3) uint8."""
@@ -211,19 +225,23 @@ class Composer:
         return np.ascontiguousarray(ground[top : top + side, left : left + side])
 
     def _place(
-        self, earlier: Sequence[tuple[float, float]], thing: Image.Image, rng: np.random.Generator
+        self,
+        earlier: Sequence[tuple[float, float]],
+        thing: Image.Image,
+        room: tuple[int, int],
+        rng: np.random.Generator,
     ) -> tuple[float, float]:
-        """Left and top: the middle of the thing lies within the picture."""
-        size, (width, height) = self.options.size, thing.size
-        x, y = rng.uniform(0.05, 0.95, 2) * size - (width / 2, height / 2)
+        """Left and top: the middle of the thing lies within the picture, which is as large."""
+        width, height = thing.size
+        x, y = rng.uniform(0.05, 0.95, 2) * room - (width / 2, height / 2)
         if earlier and rng.random() < self.options.near:
             x, y = earlier[int(rng.integers(len(earlier)))] + rng.normal(0, 0.4, 2) * thing.size
-            x = min(max(x, -width / 2), size - width / 2)
-            y = min(max(y, -height / 2), size - height / 2)
+            x = min(max(x, -width / 2), room[0] - width / 2)
+            y = min(max(y, -height / 2), room[1] - height / 2)
         return float(x), float(y)
 
     def _disturbed(self, picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        """(size, size, 3) uint8."""
+        """(H, W, 3) uint8."""
         options = self.options
         if rng.random() < options.light:
             for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
