@@ -33,9 +33,9 @@ BOX = (11.0, 5.0, 51.0, 40.0)
 Call = Mapping[str, object]
 
 
-def random_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def random_state(shapes: Mapping[str, Sequence[int]], seed: int = SEED) -> dict[str, Tensor]:
     """Weights drawn in the order of the sorted names; variances above 0."""
-    draw, state = np.random.default_rng(SEED), {}
+    draw, state = np.random.default_rng(seed), {}
     for name in sorted(shapes):
         noise = draw.standard_normal(tuple(shapes[name]), dtype=np.float32)
         if name.endswith("num_batches_tracked"):
