@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from darkroom.vision import classify as c
 from vision import things
@@ -47,6 +49,32 @@ def test_bad_pictures_have_a_problem(encoder, tmp_path):
     assert "bad.png" in found[0].problem
     assert len(found[1].labels) == 3
     assert [one.image for one in found] == images
+
+
+def test_pictures_of_every_kind(encoder, tmp_path):
+    """The same label for a picture, however it is stored; and what is too large is said."""
+    whole = things.draw("red", "bar")
+    whole.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    whole.quantize().save(tmp_path / "palette.png")
+    turned = whole.rotate(90)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turn it by 90 degrees to the right
+    turned.save(tmp_path / "turned.png", exif=exif)
+    images = [whole, *sorted(tmp_path.iterdir())]
+    first, *others = c.classify(encoder, images, LABELS)
+    for one in others:
+        assert not one.problem
+        for label, expected in zip(one.labels, first.labels, strict=True):
+            assert label.name == expected.name
+            assert label.probability == pytest.approx(expected.probability, abs=0.02)
+    grey = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(grey).save(tmp_path / "16 bits.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
+    names = ("16 bits.png", "dot.png", "large.png")
+    found = list(c.classify(encoder, [tmp_path / name for name in names], LABELS))
+    assert [bool(one.problem) for one in found] == [False, False, True]
+    assert "50 million pixels" in found[2].problem
 
 
 @pytest.mark.parametrize(

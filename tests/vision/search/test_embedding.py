@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from darkroom.vision.reading import read_ahead
-from darkroom.vision.search import NAME, Index, Writer, embed, pictures_in
+from darkroom.vision.search import NAME, Index, Writer
+from darkroom.vision.search.embedding import embed, pictures_in
 from vision import things
 
 

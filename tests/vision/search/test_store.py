@@ -12,8 +12,9 @@ import torch
 
 from darkroom.errors import CheckpointError, ModelMismatchError
 from darkroom.vision.encoder import Encoder
-from darkroom.vision.search import NAME, Index, Writer, embed, pictures_in
+from darkroom.vision.search import NAME, Index, embed, pictures_in
 from darkroom.vision.search.store import FORMER, LIST, File, fingerprint
+from darkroom.vision.search.writing import Writer
 from vision import things
 
 
@@ -134,7 +135,7 @@ import os, sys
 from pathlib import Path
 from vision import things
 from darkroom.vision.search import NAME, Writer, embed, pictures_in, embedding
-import darkroom.vision.search.store as store
+from darkroom.vision.search.store import File
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 encoder = things.encoder()
 embedding.EVERY = 0
@@ -144,11 +145,11 @@ with Writer(folder / NAME, folder, encoder) as writer:
     if mode == "embedding":
         for _ in range(3):  # two batches are in the files, one of them committed
             next(told)
-        writer.add([(store.File("x", 1, 1), b"", 1)], encoder.encode_text("a bar"))
+        writer.add([(File("x", 1, 1), b"", 1)], encoder.encode_text("a bar"))
         os._exit(9)
     list(told)
     writer.drop(changes.gone)
-    store.Writer._tell = lambda *a, **k: os._exit(9) if writer.generation > 1 else None
+    Writer._tell = lambda *a, **k: os._exit(9) if writer.generation > 1 else None
     writer.compact(0)
 """
 

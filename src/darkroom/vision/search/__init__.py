@@ -2,7 +2,8 @@
 
 from darkroom.vision.search.embedding import Embedded, embed, pictures_in
 from darkroom.vision.search.nearest import Match, query, search
-from darkroom.vision.search.store import NAME, Index, Writer
+from darkroom.vision.search.store import NAME, Index
+from darkroom.vision.search.writing import Writer
 
 __all__ = [
     "NAME",

@@ -15,7 +15,8 @@ from darkroom.errors import ImageError
 from darkroom.images import MAX_BYTES, peek
 from darkroom.vision.encoder import Encoder
 from darkroom.vision.reading import read_ahead
-from darkroom.vision.search.store import File, Writer
+from darkroom.vision.search.store import File
+from darkroom.vision.search.writing import Writer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 BATCH = 32  # pictures at a time
