@@ -83,9 +83,9 @@ class Selection:
         )
 
     def picture(self, image: ImageLike) -> Image.Image:
-        """The picture with what was chosen laid over it in red."""
+        """The picture, dark where it was not chosen."""
         shown = open_image(image)
-        return overlay(shown, [self.chosen], [(255, 40, 40)]) if self.chosen else shown
+        return overlay(shown, [~self.chosen], [(0, 0, 0)], 0.8) if self.chosen else shown
 
     def candidates(self, image: ImageLike, count: int = 12) -> Image.Image:
         """The best candidates cut out, each with its score, best first.

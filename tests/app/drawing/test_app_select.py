@@ -52,10 +52,12 @@ def test_what_is_named_is_painted_and_no_other_pixel(darkroom, model_folder, ope
     assert "shown in pictures/00001-the-green-one-selected.png" in ended.err
     assert opened == ["emoji-sam", "emoji-clip"]
     left, top = PLACES["green"]
-    box = changed("pictures/00002-a-cat-7.png").box  # two pixels larger than what was found
-    assert box == (left - 2, top - 2, left + 22, top + 22)
-    shown = changed("pictures/00001-the-green-one-selected.png").box
-    assert shown == (left, top, left + 20, top + 20)
+    box = changed("pictures/00002-a-cat-7.png").box  # four pixels larger than what was found
+    assert box == (left - 4, top - 4, left + 24, top + 24)
+    shown = ~changed("pictures/00001-the-green-one-selected.png")
+    assert shown.box == (left, top, left + 20, top + 20)
+    used = read_params("pictures/00002-a-cat-7.png").inpaint
+    assert (used.only_masked, used.padding) == (True, 28 // 8)
 
 
 def test_it_is_told_and_drawn_again(darkroom, model_folder, opened):
@@ -82,7 +84,7 @@ def test_it_is_told_and_drawn_again(darkroom, model_folder, opened):
         assert np.array_equal(pixels(name), pixels("cat.png"))
     assert read_params("again.png") == params
     assert darkroom(*base, "--from", "cat.png", "--select", "blue", "--out", "b.png").code == 0
-    assert changed("b.png").box == (28, 58, 52, 82)
+    assert changed("b.png").box == (26, 56, 54, 84)
 
 
 def test_nothing_is_drawn_where_nothing_fits(darkroom, model_folder, opened, monkeypatch):

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from darkroom.app.drawing.replace import GROW, find
+from darkroom.app.drawing.replace import GROW, find, surroundings
 from darkroom.app.drawing.request import Request
 from darkroom.app.outcome import Answer, usage
 from darkroom.app.terminal import say, waiting
@@ -58,7 +58,8 @@ class EditRequest(Request):
         """
         existing(self.edited, "picture")
         drawn = self.redrawn.inpaint if self.redrawn else None
-        if self.padding is not None and not (self.only_masked or (drawn and drawn.only_masked)):
+        near = self.only_masked or self.select is not None or (drawn and drawn.only_masked)
+        if self.padding is not None and not near:
             raise usage("has no effect without --only-masked", "--padding")
         if self.mask and self.select is not None:
             raise usage("says what to paint, as --mask does; choose one", "--select")
@@ -128,7 +129,12 @@ class EditRequest(Request):
             f"{how.text!r}: {chosen.area:,.0f} pixels, fit {selection.score:.2f}"
             + (f"; shown in {where}" if where else "")
         )
-        return replace(self, mask=chosen.grow(how.grow), selected=how)
+        mask = chosen.grow(how.grow)
+        request = replace(self, mask=mask, selected=how)
+        if self.redrawn and self.redrawn.inpaint:
+            return request  # seen as it was then
+        padding = surroundings(mask) if self.padding is None else self.padding
+        return replace(request, only_masked=True, padding=padding)
 
     def features(self, model: "LatentDiffusion") -> "list[Feature]":
         """The inpainting asked for."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from darkroom.vision.encoder import Encoder
     from darkroom.vision.select import Segmenter, Selection
 
-GROW = 2  # pixels around what was chosen: its edge belongs to it
+GROW = 4  # pixels around what was chosen: its edge belongs to it
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ def replace(
     against: Sequence[str] = (),
     every: bool = False,
     grow: int = GROW,
-    only_masked: bool = False,
+    padding: int | None = None,
     feather: int = 0,
     seed: int | None = None,
     **arguments: Any,
 ) -> Replacement:
     """Find what ``what`` names in a picture, and paint ``prompt`` there; the rest stays as it was.
+
+    The model draws the surroundings of the mask alone, at its full size.
 
     Args:
         what: a thing in the picture: "the dog".
@@ -56,7 +58,8 @@ def replace(
             them, or what those return.
         threshold, against, every: as of ``vision.select.select``.
         grow: pixels that the mask is made larger by, at least 0.
-        only_masked, feather: as of ``Inpaint``.
+        padding: pixels around the mask that the model sees; None = an eighth of its longer side.
+        feather: as of ``Inpaint``.
         seed: None draws one.
         arguments: others of ``generate``: steps, size, sampler.
 
@@ -88,10 +91,20 @@ def replace(
         model = open_model(model, None, None)
     if not any(isinstance(feature, Guidance) for feature in features):
         features = (Guidance(float(model.settings.get("guidance", 7.5))), *features)
-    inpaint = Inpaint(picture, mask, only_masked=only_masked, feather=feather, selected=how)
+    if padding is None:
+        padding = surroundings(mask)
+    inpaint = Inpaint(
+        picture, mask, only_masked=True, padding=padding, feather=feather, selected=how
+    )
     seed = secrets.randbelow(2**32) if seed is None else seed
     (made,) = develop(model, prompt, inpaint, *features, seeds=[seed], **arguments)
     return Replacement(made, selection, mask)
+
+
+def surroundings(mask: "Mask") -> int:
+    """Pixels around a mask that a model is to see: an eighth of its longer side."""
+    left, top, right, bottom = mask.box or (0, 0, 0, 0)
+    return max(right - left, bottom - top) // 8
 
 
 def find(

@@ -56,7 +56,8 @@ Select = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help='What to paint anew, in words: "the dog". Where nothing fits them, nothing is drawn.',
+        help='What to paint anew, in words: "the dog"; with --only-masked. Where nothing fits '
+        "them, nothing is drawn.",
         rich_help_panel=PART,
     ),
 ]
@@ -90,7 +91,7 @@ Grow = Annotated[
         min=0,
         max=256,
         metavar="N",
-        help="Pixels to add around what --select found. Default: 2.",
+        help="Pixels to add around what --select found. Default: 4.",
         rich_help_panel=PART,
     ),
 ]
@@ -142,7 +143,8 @@ Padding = Annotated[
         min=0,
         max=MOST,
         metavar="N",
-        help="Pixels around the mask that --only-masked shows. Default: 32.",
+        help="Pixels around the mask that --only-masked shows. Default: 32; with --select an "
+        "eighth of the mask's longer side.",
         rich_help_panel=PART,
     ),
 ]
