@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import clip_speed  # noqa: E402
+
 from weights import clips  # noqa: E402
 
 
