@@ -20,6 +20,7 @@ from torch import Tensor
 from darkroom.errors import DarkroomError
 from darkroom.images import ImageLike, labelled_grid, open_image
 from darkroom.masks import Mask, overlay
+from darkroom.vision.classify import label_vectors
 from darkroom.vision.encoder import Encoder
 
 TEMPLATES = ("{}", "the {}", "a photo of a {}")
@@ -171,7 +172,7 @@ def rank(
     _check(text, threshold)
     picture = open_image(image)
     least = THRESHOLD if threshold is None else threshold
-    others = tuple(other for other in (*against, *AGAINST) if plain(other) != plain(text))
+    others = _others(text, against)
     found = [mask for mask in masks if mask.binary().area >= LEAST]
     if not found:
         return Selection(text, (), (), least, others)
@@ -197,7 +198,7 @@ def fitting(
 
     Where it is known which cosine speaks for nothing (``LEVELS``), that is one of the others.
     """
-    words = torch.stack([_vector(encoder, one) for one in (text, *others)])
+    words = label_vectors(encoder, [plain(one) for one in (text, *others)], TEMPLATES)
     cosines = looks(encoder, picture, masks) @ words.T
     if encoder.name in LEVELS:
         nothing = cosines.new_full((len(cosines), 1), LEVELS[encoder.name])
@@ -250,10 +251,11 @@ def plain(text: str) -> str:
     return " ".join(words)
 
 
-def _vector(encoder: Encoder, text: str) -> Tensor:
-    """(E,) of length one: the mean over templates."""
-    vectors = encoder.encode_text([template.format(plain(text)) for template in TEMPLATES])
-    return F.normalize(vectors.mean(0), dim=0)
+def _others(text: str, against: Sequence[str]) -> tuple[str, ...]:
+    """What is compared beside ``text``, each once."""
+    found = {plain(other): other for other in (*AGAINST, *against) if plain(other)}
+    found.pop(plain(text), None)
+    return tuple(found.values())
 
 
 def _check(text: str, threshold: float | None) -> None:
