@@ -55,17 +55,19 @@ def goes_on(box: Box, crop: Box, size: tuple[int, int]) -> bool:
     )
 
 
-def without_duplicates(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
+def without_duplicates(
+    boxes: np.ndarray, scores: np.ndarray, overlap: float, most: int | None = None
+) -> np.ndarray:
     """Of boxes whose IoU is above ``overlap`` only the best: indices, best first.
 
     Equal scores go by their order. What a box loses to must itself be kept; a box without area
-    overlaps with none (torchvision's ``nms``, float32 like it).
+    overlaps with none (torchvision's ``nms``, float32 like it). It stops when it has ``most``.
     """
     boxes = boxes.astype(np.float32).reshape(-1, 4)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.argsort(-scores.astype(np.float32), kind="stable")
     kept: list[int] = []
-    while len(left):
+    while len(left) and len(kept) != most:
         best, left = left[0], left[1:]
         kept.append(int(best))
         corner = np.maximum(boxes[best, :2], boxes[left, :2])

@@ -236,23 +236,28 @@ class Segmenter:
         return self.model.decode(encoded.features, **given, candidates=candidates)
 
     def _check(self, prompt: Prompt, encoded: EncodedImage) -> None:
-        height, width = encoded.size
-        for x, y in prompt.points:
-            if not (0 <= x < width and 0 <= y < height):
-                raise ValueError(
-                    f"point {_said((x, y))} lies outside of the picture, which is {width}x{height}"
-                )
-        if prompt.box is not None:
-            left, top, right, bottom = prompt.box
-            if left < 0 or top < 0 or right > width or bottom > height:
-                raise ValueError(
-                    f"box {_said(prompt.box)} leaves the picture, which is {width}x{height}"
-                )
+        check_inside(prompt, encoded.size)
         low = 4 * self.model.config.grid
         if prompt.mask is not None and tuple(prompt.mask.shape) != (1, low, low):
             raise ValueError(
                 f"a prompt's mask of shape {tuple(prompt.mask.shape)}, expected (1, {low}, {low}): "
                 "the logits of an earlier answer (Masks.low)"
+            )
+
+
+def check_inside(prompt: Prompt, size: tuple[int, int]) -> None:
+    """Raise ValueError for a point or a box outside of a picture of ``size`` (height, width)."""
+    height, width = size
+    for x, y in prompt.points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(
+                f"point {_said((x, y))} lies outside of the picture, which is {width}x{height}"
+            )
+    if prompt.box is not None:
+        left, top, right, bottom = prompt.box
+        if left < 0 or top < 0 or right > width or bottom > height:
+            raise ValueError(
+                f"box {_said(prompt.box)} leaves the picture, which is {width}x{height}"
             )
 
 

@@ -32,6 +32,7 @@ class FastSAMConfig:
     bins: int = 16  # of each distance: 0 to bins - 1 cells
     classes: int = 1
     coefficients: int = 32  # one for each prototype
+    size: int = 1024  # pixels of the longer side of a picture, as it was trained
     box_channels: int = 64  # inside the head's branches
     class_channels: int = 128
     coefficient_channels: int = 32
@@ -259,6 +260,8 @@ def check(config: FastSAMConfig) -> None:
     odd = [width for width in config.channels[1:] if width % 2 or width < 2]
     if odd:
         raise ValueError(f"channels: {odd[0]} cannot be halved; use even widths")
+    if config.size < COARSEST or config.size % COARSEST:
+        raise ValueError(f"size = {config.size}; expected a multiple of {COARSEST}")
     for name in ("bins", "classes", "coefficients", "neck_pairs"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} = {getattr(config, name)}; expected at least 1")
