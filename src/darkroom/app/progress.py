@@ -13,7 +13,7 @@ class Progress:
     """Counts towards ``total`` and shows it, with speed and time left.
 
     ``with Progress("drawing", 30) as bar: bar.advance()``. The clock starts at the first
-    ``advance``'s beginning, and the rate leaves out the first unit, which warms up.
+    ``advance``'s beginning, and the rate leaves out the first unit (or batch), which warms up.
 
     Args:
         total: in units; bytes are shown as such.
@@ -46,8 +46,11 @@ class Progress:
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         """Count ``amount`` units as done; ``note`` says what is being worked on."""
+        now = time.monotonic()
         if not self.done:
-            self.first, self.warm = time.monotonic(), amount
+            self.first, self.warm = now, 0.0
+        if now - self.first < 0.01:  # units of one batch come together
+            self.warm += amount
         self.done, self.note = self.done + amount, note
         if self.live:
             self.live.update()
