@@ -18,6 +18,7 @@ VERBS = (
     ["train"],
     ["embed"],
     ["search"],
+    ["segment"],
     ["models"],
     ["models", "list"],
     ["models", "add"],

@@ -25,6 +25,7 @@ from darkroom.app.commands import (
     inspect,
     models,
     search,
+    segment,
     train,
 )
 from darkroom.app.outcome import EXIT_CODES, Answer, help_option, report, usage
@@ -116,6 +117,7 @@ def options(
 
 for verb in (generate, edit, control, grid, inspect, doctor, bench, train, classify, search):
     verb.add_to(app)
+segment.add_to(app)
 models.add_to(app)
 data.add_to(app)
 

@@ -2,7 +2,7 @@
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -62,7 +62,7 @@ def show_mask(image: Image.Image, mask: Mask, alpha: float = 0.6) -> Image.Image
 
 
 def show_all(
-    image: Image.Image, masks: Sequence[Mask], alpha: float = 0.35, outline: bool = False
+    image: Image.Image, masks: Iterable[Mask], alpha: float = 0.35, outline: bool = False
 ) -> Image.Image:
     """The picture with all masks over it, each in its colour; where they overlap the smaller shows.
 
@@ -72,23 +72,23 @@ def show_all(
     Raises:
         ValueError: a mask has another size.
     """
-    order = sorted(range(len(masks)), key=lambda i: -masks[i].area)
-    tints = colours(len(masks))
     shape = (image.height, image.width)
+    least = np.full(shape, np.inf, np.float32)  # area of the mask that shows
     paint, share = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32)
     thick = max(1, round(max(shape) / 600))
-    for i in order:
-        mask = masks[i].binary()
+    for number, given in enumerate(masks):
+        mask = given.binary()
         if mask.values.shape != shape:
             overlay(image, [mask])  # says what is wrong
         left, top, right, bottom = mask.box or (0, 0, 0, 0)
         part = slice(top, bottom), slice(left, right)
-        inside = mask.values[part]
-        paint[part][inside], share[part][inside] = tints[i], alpha
+        area, inside = mask.area, mask.values[part]
+        shows = inside & (least[part] > area)
+        paint[part][shows], share[part][shows], least[part][shows] = _hue(number), alpha, area
         if outline:
             around = np.pad(inside, thick)  # so that what lies at the edges of the box is an edge
             deep = Mask(around).grow(-thick).values[thick:-thick, thick:-thick]
-            share[part][inside & ~deep] = 1
+            share[part][shows & ~deep] = 1
     pixels = np.asarray(image.convert("RGB")).astype(np.float32)
     mixed = pixels + (paint - pixels) * share[..., None]
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
@@ -128,8 +128,12 @@ def show_candidates(
     points: Sequence[Point] = (),
     inside: Sequence[bool] = (),
     boxes: Sequence[Box] = (),
+    columns: int | None = None,
 ) -> Image.Image:
-    """A figure: the picture once for each mask, side by side, with the mask's score above.
+    """A figure: the picture once for each mask, with the mask's score above.
+
+    Args:
+        columns: None = all side by side.
 
     Raises:
         ValueError: no masks, one of another size, or points and ``inside`` differ in number.
@@ -142,14 +146,17 @@ def show_candidates(
         score = "" if mask.score is None else f", score: {mask.score:.3f}"
         titles.append(f"Mask {number}{score}")
     scale = max(1, SMALLEST // max(cells[0].size)) if cells else 1
-    return labelled_grid(cells, max(1, len(cells)), titles=titles, scale=scale)
+    return labelled_grid(cells, columns or max(1, len(cells)), titles=titles, scale=scale)
 
 
 def colours(count: int) -> list[Colour]:
     """Colours far apart: hues a golden section further each time."""
-    turns = (i * 0.618034 % 1 for i in range(count))
-    bright = (colorsys.hsv_to_rgb(turn, 0.75, 1.0) for turn in turns)
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright]
+    return [_hue(number) for number in range(count)]
+
+
+def _hue(number: int) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _star(radius: float, colour: Colour) -> Image.Image:

@@ -185,14 +185,14 @@ def test_pictures_and_maps(tmp_path):
     out = writer("png", tmp_path)
     masks = [Mask(blob(0)), Mask(blob(1))]
     for mask in masks:
+        picture.add(mask)
         out.found(picture, mask)  # each at once
         with Image.open(out.files[-1]) as written:
             assert np.array_equal(Mask.from_image(written).values, mask.values)
     assert [path.name for path in out.files] == ["0001.png", "0002.png"]
     out = writer("png", tmp_path, "one.png")
-    for mask in masks:
-        out.found(Pictured("a", "a.jpg", (120, 160), []), mask)
-    assert (tmp_path / "one.png").exists()
+    out.found(picture, masks[1])
+    assert [path.name for path in out.files] == ["one-2.png"]
     drawn = label_map(picture)
     assert drawn.mode == "P"
     numbers = np.asarray(drawn)

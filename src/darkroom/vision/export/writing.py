@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from darkroom.atomic import atomic_write
+from darkroom.errors import DataError
 from darkroom.masks import Mask, colours
 from darkroom.names import EXPORT_NAMES, did_you_mean
 from darkroom.vision.export.coco import coco
 from darkroom.vision.export.label_studio import interface, tasks
-from darkroom.vision.export.records import OBJECT, Pictured, Record
+from darkroom.vision.export.records import OBJECT, Pictured
 from darkroom.vision.export.yolo import data_yaml, label_lines
 
 __all__ = ["Writer", "label_map", "writer"]
@@ -29,7 +30,7 @@ class Writer:
     """One format. ``found`` takes a mask, ``done`` ends a picture, ``close`` ends the whole.
 
     What was not ended is not in the files of many pictures. ``files`` says what was written;
-    files of the same names are replaced.
+    files of the same names are replaced, but for those in ``keep``, which are an error.
 
     Args:
         folder: made if it is not there.
@@ -39,14 +40,10 @@ class Writer:
     def __init__(self, folder: Path, file: str = "") -> None:
         self.folder, self.file = folder, file
         self.files: list[Path] = []
+        self.keep: frozenset[Path] = frozenset()
 
-    def found(self, picture: Pictured, mask: Mask) -> Record:
-        """Keep a mask of ``picture``.
-
-        Raises:
-            ValueError: it has another size, or no pixel inside.
-        """
-        return picture.add(mask)
+    def found(self, picture: Pictured, mask: Mask) -> None:
+        """A mask has just been added to ``picture``."""
 
     def done(self, picture: Pictured) -> None:
         """All of its masks are there."""
@@ -54,8 +51,15 @@ class Writer:
     def close(self) -> None:
         """No more pictures come."""
 
+    def draw(self, name: str, picture: Image.Image) -> Path:
+        """Write a PNG file beside the others."""
+        self._write(name, _png(picture))
+        return self.files[-1]
+
     def _write(self, name: str, content: str | bytes) -> None:
         path = self.folder / name
+        if path.resolve() in self.keep:
+            raise DataError(f"{path}: is one of the pictures; write to another place")
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -65,16 +69,14 @@ class Writer:
 class Pictures(Writer):
     """``png``: a black and white picture for each mask, as soon as it is there."""
 
-    def found(self, picture: Pictured, mask: Mask) -> Record:
-        """Keep and write it."""
-        record = picture.add(mask)
+    def found(self, picture: Pictured, mask: Mask) -> None:
+        """Write it."""
         number = len(picture.records)
         stem, dot, suffix = self.file.rpartition(".")
         name = f"{picture.name}/{number:04}.png"
         if self.file:
             name = self.file if number == 1 else f"{stem}-{number}{dot}{suffix}"
         self._write(name, _png(mask.binary().image()))
-        return record
 
 
 class LabelMaps(Writer):
@@ -106,8 +108,9 @@ class Yolo(Writer):
     def done(self, picture: Pictured) -> None:
         """Write its labels, and copy the picture if it is a file here."""
         source = Path(picture.file)
-        if source.is_file():
-            self._write(f"images/{picture.name}{source.suffix}", source.read_bytes())
+        copy = f"images/{picture.name}{source.suffix}"
+        if source.is_file() and (self.folder / copy).resolve() != source.resolve():
+            self._write(copy, source.read_bytes())
         self._write(f"labels/{picture.name}.txt", label_lines(picture, self.classes))
 
     def close(self) -> None:
@@ -130,36 +133,37 @@ class Together(Writer):
 
 
 class Coco(Together):
-    """``coco`` (run lengths) and ``coco-polygons``: ``annotations.json``."""
+    """``coco``: ``annotations.json``, with run lengths."""
 
     polygons = False
 
     def close(self) -> None:
         """Write the file."""
-        self._write(self.file or "annotations.json", _json(coco(self.pictures, self.polygons)))
+        name = f"annotations{'-polygons' * self.polygons}.json"
+        self._write(self.file or name, _json(coco(self.pictures, self.polygons)))
 
 
 class CocoPolygons(Coco):
-    """Outlines."""
+    """``coco-polygons``: ``annotations-polygons.json``, with outlines."""
 
     polygons = True
 
 
 class LabelStudio(Together):
-    """``labelstudio`` (polygons) and ``labelstudio-brush``: tasks to import, their interface."""
+    """``labelstudio``: tasks to import, with polygons, and the interface that they need."""
 
     brush = False
 
     def close(self) -> None:
         """Write both."""
-        self._write(self.file or "tasks.json", _json(tasks(self.pictures, self.brush)))
         names = dict.fromkeys(r.name for picture in self.pictures for r in picture.records)
-        stem = self.file.rpartition(".")[0]
-        self._write(f"{stem}{'-' * bool(stem)}interface.xml", interface(names, self.brush))
+        stem = self.file.rpartition(".")[0] or f"tasks{'-brush' * self.brush}"
+        self._write(f"{stem}.json", _json(tasks(self.pictures, self.brush)))
+        self._write(f"{stem}-interface.xml", interface(names, self.brush))
 
 
 class LabelStudioBrush(LabelStudio):
-    """Strokes."""
+    """``labelstudio-brush``: with brush strokes."""
 
     brush = True
 
