@@ -20,7 +20,7 @@ from darkroom.weights.folder import (
     load_single_model,
     weight_files,
 )
-from darkroom.weights.layouts.clip.configs import GELUS
+from darkroom.weights.layouts.clip.configs import check_activation
 from darkroom.weights.layouts.clip.files import open_clip_file
 from darkroom.weights.locate import Located, locate
 from darkroom.weights.single_file import load_single_file
@@ -64,8 +64,8 @@ def load(
     number = _dtype(dtype, place)
     if prediction is not None:
         check_prediction(prediction)
-    if activation is not None and activation not in GELUS:
-        raise ConfigError(f"activation {activation!r} is unknown; one of {', '.join(GELUS)}")
+    if activation is not None:
+        check_activation(activation)
     wanted = variant or ("fp16" if number == torch.float16 else None)
     located = locate(model, wanted)
     target = Target(

@@ -17,6 +17,7 @@ from darkroom.models.clip.vision_transformer import VisionTransformer
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.catalog import CATALOG, by_file, lookup
 from darkroom.weights.configs import text_json
+from darkroom.weights.convert import convert
 from darkroom.weights.files import read_header
 from darkroom.weights.inspect import inspect
 from darkroom.weights.inspect.layers import networks_called, networks_of
@@ -174,6 +175,19 @@ def test_transformers_opens_what_we_save_and_we_what_it_saves(name, tmp_path):
     assert load(tmp_path / "ours").config == model.config  # the view, too
     assert same(load(tmp_path / "theirs" / "model.safetensors"), model)  # by the config beside it
     assert inspect(tmp_path / "theirs").details["pixels"] == 32
+
+
+@pytest.mark.parametrize("place", ["folder", "file.safetensors"])
+def test_what_nobody_says_is_told_once_by_converting(place, tmp_path):
+    torch.save(theirs("vit"), tmp_path / "mine.pt")
+    for _ in convert(tmp_path / "mine.pt", tmp_path / place, activation="gelu"):
+        pass
+    assert load(tmp_path / place).config == with_gelu(CONFIGS["vit"], quick=False)
+    with pytest.raises(ConfigError, match="one of quick_gelu, gelu"):
+        next(iter(convert(tmp_path / "mine.pt", tmp_path / "no", activation="x")))
+    text = dr.save(drawn("vit").text, tmp_path / "text")
+    with pytest.raises(ValueError, match="activation goes with a CLIP"):
+        next(iter(convert(text, tmp_path / "no", activation="gelu")))
 
 
 def test_a_resnet_round_trip(tmp_path):

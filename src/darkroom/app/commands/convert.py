@@ -70,6 +70,12 @@ def convert(
         str | None, typer.Option(metavar="NAME", help="Name a folder's weights so, such as fp16.")
     ] = None,
     prediction: Annotated[str | None, PREDICTION] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of a CLIP file that does not say it: quick_gelu or gelu."
+        ),
+    ] = None,
     force: Annotated[bool, FORCE] = False,
     json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -89,6 +95,7 @@ def convert(
         base=base,
         variant=variant,
         prediction=prediction,
+        activation=activation,
         force=force,
     )
     _follow(ctx.obj, "converting", target, steps)

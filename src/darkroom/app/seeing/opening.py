@@ -31,12 +31,15 @@ def encoder(model: str, device: str | None) -> "Encoder":
     Raises:
         DarkroomError: it cannot be found, read or placed on the device.
     """
+    from darkroom.acceleration import accelerate, recommended
     from darkroom.app.session import usable_device
     from darkroom.vision.encoder import open_encoder
 
     name = str(Path(model).absolute()) if Path(model).exists() else model
     with waiting(f"loading {model}"):
-        return open_encoder(name, usable_device(device))
+        opened = open_encoder(name, usable_device(device))
+        accelerate(opened.model, recommended(opened.model))
+        return opened
 
 
 def folder(path: Path) -> Path:

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import CheckpointError
+from darkroom.models.clip.network import Clip
 from darkroom.names import did_you_mean
 from darkroom.weights.convert.opening import (
     dtype_called,
@@ -27,6 +28,7 @@ from darkroom.weights.convert.writing import Step, check_target, write
 from darkroom.weights.files import read_header, read_tensors
 from darkroom.weights.folder import Reading, read_json, weight_files
 from darkroom.weights.inspect import FileReport, inspect
+from darkroom.weights.layouts.clip.configs import check_activation
 from darkroom.weights.layouts.single_file import UNUSED
 from darkroom.weights.locate import WEIGHTS, Located, best_set, locate
 from darkroom.weights.save import TensorFile, files_of
@@ -51,6 +53,7 @@ def convert(
     base: str | None = None,
     variant: str | None = None,
     prediction: str | None = None,
+    activation: str | None = None,
     force: bool = False,
 ) -> Iterator[Step]:
     """Write a model in another form. Nothing happens until the steps are taken.
@@ -70,6 +73,7 @@ def convert(
         base: the model that a LoRA is for, where it changes its spelling.
         variant: in the names of a folder's weights, such as "fp16".
         prediction: of an SD 2 file that does not say it: "noise" or "velocity".
+        activation: of a CLIP file that does not say it: "quick_gelu" or "gelu".
         force: replace what is there.
 
     Raises:
@@ -83,10 +87,14 @@ def convert(
     if variant is not None and not re.fullmatch(r"\w+", variant):
         raise ValueError(f"variant {variant!r}: expected a word, such as fp16")
     check_target(target, force)
+    if activation is not None:
+        check_activation(activation)
     located = locate(source)
     path, notes = located.path, list[str]()
     report = inspect(path) if path.is_file() else None
     kind = report.kind if report else ""
+    if activation is not None and kind not in ("CLIP", ""):
+        raise ValueError(f"{path}: activation goes with a CLIP, this is: {kind}")
     if (
         kind == "textual inversion"
         or to == "a1111"
@@ -108,14 +116,15 @@ def convert(
         if (form == "single") != (target.suffix == ".safetensors"):
             wanted = "a name ending .safetensors" if form == "single" else "a folder"
             raise ValueError(f"{target}: {wanted} is expected for {form!r}")
-        if form == "single" and report and _stays(report):
+        if form == "single" and report and _stays(report) and activation is None:
             fill = _same_names(path, ema, number is not None, notes)
-        elif form == "diffusers" and report is None and _own_parts(path):
+        elif form == "diffusers" and report is None and _own_parts(path) and activation is None:
             fill = _same_folder(located, variant, notes)
         else:
             if ema == "keep":
                 raise ValueError("ema 'keep' goes from file to file; say 'use' or 'drop'")
-            fill = _renamed(located, form, ema == "use", prediction, variant, notes, report)
+            said = {"prediction": prediction, "activation": activation}
+            fill = _renamed(located, form, ema == "use", said, variant, notes, report)
     yield from write(target, fill, dtype=number, notes=lambda: notes, force=force)
 
 
@@ -144,13 +153,15 @@ def _renamed(
     located: Located,
     form: str,
     ema: bool,
-    prediction: str | None,
+    said: Mapping[str, str | None],
     variant: str | None,
     notes: list[str],
     report: FileReport | None,
 ) -> Fill:
     """Through our names."""
-    model = open_lazily(located, ema=ema, prediction=prediction)
+    model = open_lazily(located, ema=ema, **said)
+    if said["activation"] and not isinstance(model, Clip):
+        raise ValueError(f"{located.path}: activation goes with a CLIP")
     if isinstance(model, LatentDiffusion):
         notes += model.settings.get("notes", ())
         if report is None and form == "single":

@@ -41,13 +41,19 @@ def lazily(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def target_of(
-    located: Located, *, ema: bool = True, prediction: str | None = None, variant: str | None = None
+    located: Located,
+    *,
+    ema: bool = True,
+    prediction: str | None = None,
+    activation: str | None = None,
+    variant: str | None = None,
 ) -> Target:
     """How ``open_lazily`` reads."""
     return Target(
         dtype=None,
         device=torch.device("cpu"),
         prediction=prediction,
+        activation=activation,
         variant=variant,
         ema=ema,
         known=located.known,
@@ -57,16 +63,22 @@ def target_of(
 
 
 def open_lazily(
-    located: Located, *, ema: bool = True, prediction: str | None = None, variant: str | None = None
+    located: Located,
+    *,
+    ema: bool = True,
+    prediction: str | None = None,
+    activation: str | None = None,
+    variant: str | None = None,
 ) -> LatentDiffusion | PixelDiffusion | nn.Module:
     """As ``load``, without reading the tensors.
 
     Raises:
         DarkroomError: as ``load``.
     """
-    return open_located(
-        located, target_of(located, ema=ema, prediction=prediction, variant=variant)
+    target = target_of(
+        located, ema=ema, prediction=prediction, activation=activation, variant=variant
     )
+    return open_located(located, target)
 
 
 def networks_of(model: Any) -> dict[str, nn.Module]:

@@ -14,6 +14,19 @@ from darkroom.models.clip_text import TextConfig
 from darkroom.weights.configs import TEXT_FIXED, TEXT_IGNORED, Fields, Json, text_config, text_json
 
 GELUS = ("quick_gelu", "gelu")
+
+
+def check_activation(name: str) -> str:
+    """Return ``name`` if it is one of ``GELUS``.
+
+    Raises:
+        ConfigError: with the valid names.
+    """
+    if name not in GELUS:
+        raise ConfigError(f"activation {name!r} is unknown; one of {', '.join(GELUS)}")
+    return name
+
+
 WHOLE_FIXED: Json = {"model_type": "clip"}
 WHOLE_IGNORED = TEXT_IGNORED | {
     "initializer_factor", "logit_scale_init_value",  # of training
