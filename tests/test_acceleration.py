@@ -12,6 +12,8 @@ from darkroom.acceleration import (
     recommended,
 )
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
+from darkroom.models.fastsam.fused import PackedConvNorm
+from darkroom.models.fastsam.network import FastSAM, scaled
 from darkroom.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from darkroom.models.sam.folded import FoldedAttention, FoldedDecoder
 from darkroom.models.sam.network import Sam
@@ -140,6 +142,36 @@ def test_segment_anything() -> None:
     assert torch.equal(model.encode(pixels), features)
     with pytest.raises(ValueError, match="folded=True reads weights that packed=True hides"):
         accelerate(model, Acceleration(packed=True, folded=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@torch.no_grad()
+def test_fastsam(packed: bool) -> None:
+    torch.manual_seed(0)
+    model = FastSAM(scaled(0.33, 0.125, 1024)).eval()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        nn.init.normal_(norm.running_mean, std=0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 1.5)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.1)
+    assert recommended(model) == Acceleration(fused=True, packed=can_pack())
+    before, x = snapshot(model), torch.rand(1, 3, 64, 96)
+    expected = model(x)
+    done = accelerate(model, Acceleration(fused=True, packed=packed, channels_last=not packed))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert any(isinstance(m, PackedConvNorm) for m in model.modules()) == packed
+    for ours, plain in zip(model(x), expected, strict=True):
+        for a, b in zip(ours, plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    done.undo()
+    assert same(model, before)
+    assert torch.equal(model(x).prototypes, expected.prototypes)
+    model.train()
+    with pytest.raises(ValueError, match="evaluation mode"):
+        accelerate(model, Acceleration(fused=True))
+    assert same(model, before)
 
 
 def test_training_goes_on_after_undo() -> None:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.machine import processor
+from darkroom.models.fastsam.blocks import ConvNorm
+from darkroom.models.fastsam.fused import PackedConvNorm, activated, folded
+from darkroom.models.fastsam.network import FastSAM
 from darkroom.models.sam.folded import FOLDED
 from darkroom.models.sam.image_encoder import RelativeAttention
 from darkroom.models.sam.network import Sam
@@ -36,6 +39,7 @@ class Acceleration:
     channels_last: bool = False  # convolutions over (B, H, W, C) in memory
     packed: bool = False  # weights in oneDNN's own order: float32 on a CPU, inference alone
     folded: bool = False  # segment-anything's decoder: fewer multiplications, inference alone
+    fused: bool = False  # FastSAM's batch normalisation in its convolutions, inference alone
     compile: str | None = None  # a backend of torch.compile, such as "inductor"
 
 
@@ -65,11 +69,11 @@ def accelerate(model: nn.Module | LatentDiffusion, plan: Acceleration) -> Accele
     """Change ``model`` in place as ``plan`` says.
 
     Attach adapters before, and undo before training or detaching them: packed weights are no
-    parameters.
+    parameters, and what is fused cannot be saved.
 
     Raises:
-        ValueError: for an unknown row, or packing that this machine or these weights refuse. The
-            model is then as it was.
+        ValueError: for an unknown row, packing that this machine or these weights refuse, or a
+            network to be fused that is in training mode. The model is then as it was.
     """
     for name, rows in ((plan.attention, BACKENDS), (plan.group_norm_silu, GROUP_NORM_SILU)):
         if name not in rows:
@@ -86,12 +90,16 @@ def accelerate(model: nn.Module | LatentDiffusion, plan: Acceleration) -> Accele
     try:
         for module in modules(model):
             _swap(module, plan, done)
+            if plan.fused:
+                _fuse(module, done)
             if plan.dtype is not None:
                 _cast(module, plan.dtype, done)
             if plan.channels_last:
                 _order(module, torch.channels_last, done)
             if plan.packed:
                 _pack(module, done)
+            if plan.packed and plan.fused:
+                _activate(module, done)
             if plan.compile is not None:
                 _compile(module, plan.compile, done)
     except BaseException:
@@ -111,14 +119,17 @@ def recommended(model: nn.Module | LatentDiffusion) -> Acceleration:
     built-in model at 8x8 latents.
     """
     parameters = [p for module in modules(model) for p in module.parameters()]
+    fused = isinstance(model, FastSAM)
     if parameters[0].device.type != "cpu":
-        return Acceleration(channels_last=True)
+        return Acceleration(channels_last=True, fused=fused)
     row = "onednn" if _is_slow_with_mkl() else "torch"
     if isinstance(model, Sam):
         return Acceleration(attention=row, products=row, folded=True)
+    packed = can_pack() and all(p.dtype == torch.float32 for p in parameters)
+    if fused:
+        return Acceleration(fused=True, packed=packed)
     if sum(p.numel() for p in parameters) < LARGE:
         return Acceleration(attention=row, products=row)
-    packed = can_pack() and all(p.dtype == torch.float32 for p in parameters)
     return Acceleration(
         attention=row, products="torch" if packed else row, channels_last=True, packed=packed
     )
@@ -180,6 +191,20 @@ def _swap(model: nn.Module, plan: Acceleration, done: Accelerated) -> None:
             _set(module, "compute", GROUP_NORM_SILU[plan.group_norm_silu], done)
         elif plan.products == "onednn" and type(module) is nn.Linear:
             _set(module, "__class__", OneDnnLinear, done)
+
+
+def _fuse(model: nn.Module, done: Accelerated) -> None:
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            conv = folded(module)
+            _set(module, "norm", nn.Identity(), done)
+            _set(module, "conv", conv, done)
+
+
+def _activate(model: nn.Module, done: Accelerated) -> None:
+    for module in model.modules():
+        if isinstance(module, ConvNorm) and activated(module):
+            _set(module, "__class__", PackedConvNorm, done)
 
 
 def _set(owner: nn.Module, name: str, value: object, done: Accelerated) -> None:

@@ -84,11 +84,12 @@ class PackedConv2d(Packed):
             layer.weight.data, *self.geometry, [1, layer.in_channels, 32, 32]
         )
         super().__init__(layer, packed)
+        self.after = "none"  # what is done to the output, by oneDNN's name: "swish" is SiLU
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed, self.bias, *self.geometry, "none", [], ""
+            x, self.packed, self.bias, *self.geometry, self.after, [], ""
         )
 
 
