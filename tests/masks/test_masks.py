@@ -10,7 +10,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from darkroom.errors import DataError, ImageError
-from darkroom.masks import Mask, colours, open_mask, overlay
+from darkroom.masks import colours, overlay
+from darkroom.masks.mask import Mask, open_mask
+from darkroom.masks.run_lengths import pack, unpack
 
 bits = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -38,6 +40,11 @@ def test_large_run_lengths():
     assert mask.rle()["counts"].encode() == theirs["counts"]
     assert mask.area == float(coco.area(theirs))
     assert np.array_equal(Mask.from_rle(theirs).values, values)
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=30))
+def test_packed_numbers_come_back(runs):
+    assert unpack(pack(runs).encode()) == runs
 
 
 def test_run_lengths_as_a_list():

@@ -14,9 +14,10 @@ from scipy import ndimage
 from darkroom.errors import DataError
 from darkroom.masks import Mask
 from darkroom.names import EXPORT_NAMES
-from darkroom.vision.export import Pictured, Record, brush, writer
+from darkroom.vision.export import brush, writer
 from darkroom.vision.export.coco import coco, read_coco, rings
 from darkroom.vision.export.label_studio import interface, read_tasks, tasks
+from darkroom.vision.export.records import Pictured, Record
 from darkroom.vision.export.writing import WRITERS, label_map
 from darkroom.vision.export.yolo import label_lines, read_labels
 
