@@ -20,6 +20,8 @@ from darkroom.models.sam.config import (
     TinyVitConfig,
     VitConfig,
 )
+from darkroom.models.sam.folded import FoldedDecoder
+from darkroom.models.sam.mask_decoder import MaskDecoder
 from darkroom.models.sam.network import Sam
 from darkroom.models.sam.tiny_vit import TinyVit
 from darkroom.vision.segment import EncodedImage, Masks, Prompt, Segmenter, open_segmenter
@@ -247,6 +249,9 @@ def test_opened_by_name(tmp_path, small):
         answer = opened.masks(opened.encode(Image.fromarray(picture(SIZE))), asked()["a box"][0])
         assert isinstance(answer, Masks)
         assert answer.best()[0].source == f"{opened.name}: box 11,5,51,40"
+    assert type(opened.model.mask_decoder) is FoldedDecoder
+    plain = open_segmenter(tmp_path / "folder", device="cpu", fast=False)
+    assert type(plain.model.mask_decoder) is MaskDecoder
     with pytest.raises(ModelNotFoundError, match="no model is called 'emoji-sum'"):
         open_segmenter("emoji-sum")
     other = ResNet(ResNetConfig(channels=4, blocks=(1, 1)))

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom.acceleration import accelerate, recommended
 from darkroom.errors import ModelMismatchError
 from darkroom.images import ImageLike, open_image
 from darkroom.masks import Mask
@@ -262,12 +263,13 @@ def check_inside(prompt: Prompt, size: tuple[int, int]) -> None:
 
 
 def open_segmenter(
-    name: str | os.PathLike[str] = "emoji-sam", device: str | None = None
+    name: str | os.PathLike[str] = "emoji-sam", device: str | None = None, *, fast: bool = True
 ) -> "Segmenter | FastSegmenter":
     """Open SAM, MobileSAM or FastSAM: a built-in name, a folder, a .pth, .pt or .safetensors file.
 
     Args:
         device: None = CUDA where there is one, else the CPU.
+        fast: SAM as ``acceleration.recommended`` says: equal within rounding, for inference alone.
 
     Raises:
         ModelNotFoundError: nothing is called that.
@@ -278,6 +280,8 @@ def open_segmenter(
     path = Path(os.fspath(name).rpartition(":")[2])  # hf:owner/name:file.pt
     short = path.stem if path.suffix in SUFFIXES else path.name
     if isinstance(model, Sam):
+        if fast:
+            accelerate(model, recommended(model))
         return Segmenter(model, short)
     from darkroom.models.fastsam.network import FastSAM
 

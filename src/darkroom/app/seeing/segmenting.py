@@ -165,6 +165,9 @@ def run(
     said = f"{_several(count, 'mask')} of {_several(len(done), 'picture')}"
     said += f" in {_several(len(answer.fields['files']), 'file')}"
     say(f"{out}: {said}" + (f", {len(skipped)} left out" if skipped else ""))
+    if not count and cutter.encoder is None and not cutter.prompts:
+        lower = "--conf" if cutter.fast else "--pred-iou and --stability"
+        say(f"note: {cutter.segmenter.name} was sure of nothing; lower {lower}", "yellow")
     if asked.text is not None and not count:
         from darkroom.vision.select import NotFoundError
 
@@ -177,9 +180,11 @@ class Cutter:
     """What finds masks in a picture as it was asked for; models are opened once."""
 
     def __init__(self, asked: Asked, model: str, device: str | None) -> None:
+        from darkroom.acceleration import keep_freed_memory
         from darkroom.app.session import usable_device
         from darkroom.vision.segment import Segmenter, open_segmenter
 
+        keep_freed_memory()
         self.asked, self.prompts = asked, asked.prompts()
         self.missed: Any = None  # the last Selection in which nothing was chosen
         self.options: Any = None
@@ -191,7 +196,8 @@ class Cutter:
         with waiting(f"loading {model}"):
             self.segmenter: Any = open_segmenter(model, usable)
         fast = given(asked.fast)
-        if isinstance(self.segmenter, Segmenter):
+        self.fast = not isinstance(self.segmenter, Segmenter)
+        if not self.fast:
             if fast:
                 raise usage(f"is of FastSAM, and {model} is SAM", flag(next(iter(fast))))
             if any(not any(prompt.inside) and prompt.box is None for prompt in self.prompts):
