@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 
 from darkroom.app.seeing.segmenting import named, target
 from darkroom.masks import Mask, open_mask
+from darkroom.models.fastsam.network import FastSAM, scaled
 from darkroom.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from darkroom.models.sam.network import Sam
 from darkroom.names import EXPORT_NAMES
@@ -137,6 +138,33 @@ def test_words(segment, photo, tmp_path):
     assert "'the square': not found" in ended.error and "candidates: masks/photo-c" in ended.error
     assert Path("masks/photo-candidates.png").exists()
     assert ended.answer["pictures"][0]["masks"] == []
+
+
+def test_nothing_found_is_said(segment, photo):
+    ended = segment(photo, "--pred-iou", "1", "--points-per-side", "2")
+    assert ended.code == 0
+    assert "note: tiny-sam was sure of nothing; lower --pred-iou" in ended.err
+
+
+def test_fastsam(darkroom, photo, tmp_path):
+    torch.manual_seed(0)
+    model = save(FastSAM(scaled(0.33, 0.0625, 1024)), tmp_path / "tiny-fastsam")
+    flags = ("--model", model, "--imgsz", "64", "--json")
+    ended = darkroom("segment", photo, *flags, "--conf", "0", "--iou", "0.5", "--to", "coco")
+    assert ended.code == 0, ended.err
+    (picture,) = ended.answer["pictures"]
+    assert 0 < len(picture["masks"]) <= 300
+    assert picture["masks"][0]["source"] == "tiny-fastsam: everything"
+    assert len(COCO("masks/annotations.json").anns) == len(picture["masks"])
+    for prompt in (("--point", "9,9", "--point", "20,9,0"), ("--box", "5,5,30,20")):
+        ended = darkroom("segment", photo, *flags, "--conf", "0", "--no-retina", *prompt)
+        assert ended.code == 0, ended.err
+    ended = darkroom("segment", photo, *flags)
+    assert ended.code == 0
+    assert "sure of nothing; lower --conf" in ended.err
+    ended = darkroom("segment", photo, *flags, "--stability", "0.5")
+    assert ended.code == 2
+    assert "--stability: is of SAM" in ended.error
 
 
 def test_one_file(segment, photo):

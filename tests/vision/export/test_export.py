@@ -176,7 +176,7 @@ def test_yolo_folder(tmp_path):
     assert (tmp_path / "out/images/cat.png").read_bytes() == b"the picture"
     assert not (tmp_path / "out/images/street").exists()  # not a file here
     yaml = (tmp_path / "out/data.yaml").read_text()
-    assert yaml.startswith("path: .\ntrain: images\n") and '  2: "cat & dog"\n' in yaml
+    assert yaml.startswith("train: images\n") and '  2: "cat & dog"\n' in yaml
     with pytest.raises(ValueError, match="give a folder"):
         writer("yolo", tmp_path, "a.txt")
 

@@ -32,7 +32,7 @@ def label_lines(picture: Pictured, classes: dict[str, int]) -> str:
 def data_yaml(classes: Mapping[str, int]) -> str:
     """The file that names the data set: pictures in ``images``, labels in ``labels``."""
     names = [f"  {number}: {json.dumps(name)}\n" for name, number in classes.items()]
-    return "".join(["path: .\n", "train: images\n", "val: images\n", "names:\n", *names])
+    return "".join(["train: images\n", "val: images\n", "names:\n", *names])
 
 
 def read_labels(text: str, size: tuple[int, int], names: Sequence[str] = (OBJECT,)) -> list[Mask]:
