@@ -64,6 +64,28 @@ def test_equal_to_transformers(name):
     assert torch.allclose(logits, out.logits_per_image, atol=1e-4)
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_vit_b_32_equals_transformers():
+    from transformers import CLIPConfig, CLIPModel
+
+    from darkroom.weights.layouts.clip.configs import clip_json
+
+    config = presets.OPENAI["ViT-B/32"]
+    torch.manual_seed(3)
+    theirs = CLIPModel(CLIPConfig.from_dict(clip_json(config))).eval()
+    ours = Clip(config).eval()
+    ours.load_state_dict(HUGGINGFACE.convert(theirs.state_dict(), config))
+    pixels, ids = images(224), torch.randint(0, 49_406, (2, 77))
+    ids[:, 0], ids[0, 9:], ids[1, 76] = 49_406, 49_407, 49_407
+    out = theirs(input_ids=ids, pixel_values=pixels)
+    for mine, other in (
+        (ours.image(pixels), out.image_embeds),
+        (ours.encode_text(ids), out.text_embeds),
+    ):
+        assert torch.allclose(mine / mine.norm(dim=-1, keepdim=True), other, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["ViT-B/32", "ViT-L/14@336px", "ViT-bigG-14"])
 def test_full_size_names_and_shapes_are_transformers(name):
     from transformers import CLIPConfig, CLIPModel

@@ -20,6 +20,7 @@ from darkroom.weights.configs import text_json
 from darkroom.weights.convert import convert
 from darkroom.weights.files import read_header
 from darkroom.weights.inspect import inspect
+from darkroom.weights.inspect.gelu import UNSAID
 from darkroom.weights.inspect.layers import networks_called, networks_of
 from darkroom.weights.layouts.clip import configs, names, sizes
 from darkroom.weights.layouts.clip.files import open_clip_file
@@ -50,6 +51,7 @@ def test_openais_archives(name, tmp_path):
     assert report.licence == "MIT"
     assert set(report.skipped) == {"weights.clips.Part"}
     assert report.details["pixels"] == CONFIGS[name].view.size
+    assert report.details["activation"] == "quick_gelu"
     model = load(path)
     assert type(model) is Clip
     assert model.config == CONFIGS[name]  # quick_gelu, by format
@@ -86,6 +88,7 @@ def test_open_clips_files_say_their_gelu_or_are_refused(tmp_path):
         path = tmp_path / f"open_clip_pytorch_model.{suffix}"
         (torch.save if suffix == "bin" else save_file)(state, path)
     described = {"model_cfg": dict(SMALL["gelu"]), "preprocess_cfg": {"resize_mode": "squash"}}
+    assert inspect(tmp_path).notes == (UNSAID,)
     for quick in (False, True):
         described["model_cfg"]["quick_gelu"] = quick
         config.write_text(json.dumps(described))
@@ -94,6 +97,8 @@ def test_open_clips_files_say_their_gelu_or_are_refused(tmp_path):
             assert model.config.text.quick_gelu is model.config.image.quick_gelu is quick
             assert model.config.view == View(size=32, fit="squash")
             assert same(model, drawn("gelu")) is not quick
+            told = inspect(path).details["activation"]
+            assert told == ("quick_gelu" if quick else "gelu")
     assert load(tmp_path, activation="gelu").config.text.quick_gelu is False
     assert open_clip_file(tmp_path).suffix == ".safetensors"
     config.unlink()
@@ -174,7 +179,9 @@ def test_transformers_opens_what_we_save_and_we_what_it_saves(name, tmp_path):
     assert same(again, model)
     assert load(tmp_path / "ours").config == model.config  # the view, too
     assert same(load(tmp_path / "theirs" / "model.safetensors"), model)  # by the config beside it
-    assert inspect(tmp_path / "theirs").details["pixels"] == 32
+    details = inspect(tmp_path / "theirs").details
+    assert details["pixels"] == 32
+    assert details["activation"] == ("gelu" if name == "gelu" else "quick_gelu")
 
 
 @pytest.mark.parametrize("place", ["folder", "file.safetensors"])
@@ -197,7 +204,8 @@ def test_a_resnet_round_trip(tmp_path):
         again = load(path)
         assert again.config == model.config
         assert same(again, model)
-    assert inspect(tmp_path / "file.safetensors").kind == "CLIP"
+    report = inspect(tmp_path / "file.safetensors")
+    assert (report.kind, report.details["activation"]) == ("CLIP", "quick_gelu")
 
 
 def test_towers_alone_in_folders(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 from darkroom.weights.catalog import Known, by_file
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect.bases import BY_INPUTS, base_of, input_channels, particulars
+from darkroom.weights.inspect.gelu import UNSAID, activation
 from darkroom.weights.inspect.rules import Names, Rule, fitting
 from darkroom.weights.readers.faults import printable
 
@@ -103,6 +104,11 @@ def report_of(header: Header) -> FileReport:
     ema = names.have("^model_ema.") or names.have("ema_unet.")
     said, source = _prediction(rule, base, inputs, header, names, known)
     notes = list(_notes(rule, base, said, header, known))
+    details = particulars(rule, tensors, names) | _named(header)
+    if rule.kind == "CLIP":
+        gelu = activation(rule, header.path, header.metadata.get("darkroom", ""), known)
+        details |= {"activation": gelu} if gelu else {}
+        notes += [] if gelu else [UNSAID]
     return FileReport(
         path=str(header.path),
         kind=rule.kind,
@@ -120,7 +126,7 @@ def report_of(header: Header) -> FileReport:
         prediction=said,
         prediction_source=source,
         ema=ema,
-        details=particulars(rule, tensors, names) | _named(header),
+        details=details,
         training=_training(header.metadata),
         licence=_licence(rule, header, known),
         unknown=tuple(printable(name) for name in unknown[:MOST_UNKNOWN]),
