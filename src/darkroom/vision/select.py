@@ -27,7 +27,7 @@ TEMPLATES = ("{}", "the {}", "a photo of a {}")
 AGAINST = (  # what else there is in pictures
     "plain background", "patterned background", "photographic background",
 )  # fmt: skip
-LEVELS = {"emoji-clip": 0.65}  # cosines at which it is as likely right as wrong, measured
+LEVELS = {"emoji-clip": 0.6}  # cosines at which it is as likely right as wrong, measured
 GROUNDS = (128, 255)  # grey and white, around what is cut out
 MARGIN = 0.15  # of the longer side, around it
 LEAST = 16  # pixels of a mask: fewer show nothing
