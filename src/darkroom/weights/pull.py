@@ -21,8 +21,8 @@ from darkroom.weights.locate import SKIPPED, WEIGHTS, Remote, best_set
 from darkroom.weights.registry import CHUNK, Registered, Stamp, register
 
 DESCRIPTIONS = (".json", ".txt", ".model")  # configs and vocabularies: small, all taken
-# how weights of a part are called
-STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_")
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # how weights of a part are called
+OPEN_CLIP = "open_clip_"  # how open_clip calls its weights
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,13 @@ def choose(names: Iterable[str], variant: str | None = None) -> list[str]:
     pipeline = "model_index.json" in names
     chosen = [name for name in names if name.endswith(DESCRIPTIONS)]
     parts: dict[str, list[str]] = {}
+    open_clip = any(name.startswith(OPEN_CLIP) and name.endswith(WEIGHTS) for name in names)
+    stems = (OPEN_CLIP,) if open_clip else STEMS  # what lies beside is the same, or a part of it
     for name in names:
         folder, _, file = name.rpartition("/")
         # at the root of a pipeline lies the same model again, as a single file
         wanted = folder not in SKIPPED and bool(folder) == pipeline
-        if wanted and file.endswith(WEIGHTS) and file.startswith(STEMS):
+        if wanted and file.endswith(WEIGHTS) and file.startswith(stems):
             parts.setdefault(folder, []).append(file)
     for folder, files in parts.items():
         chosen += [f"{folder}/{file}" if folder else file for file in best_set(files, variant)]

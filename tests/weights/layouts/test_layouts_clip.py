@@ -24,6 +24,7 @@ from darkroom.weights.inspect.gelu import UNSAID
 from darkroom.weights.inspect.layers import networks_called, networks_of
 from darkroom.weights.layouts.clip import configs, names, sizes
 from darkroom.weights.layouts.clip.files import open_clip_file
+from darkroom.weights.pull import choose
 from vectors.whole_clip import IDS, SMALL, images
 from weights.clips import CONFIGS, archive, drawn, theirs
 
@@ -156,6 +157,26 @@ def test_the_catalogue_knows_published_files_and_their_gelu(tmp_path):
     torch.save(theirs("gelu"), path)
     with pytest.raises(LayoutError, match="48 channels; how many heads"):
         load(path)
+
+
+def test_of_a_repository_open_clips_file_is_taken():
+    described = ["config.json", "open_clip_config.json", "tokenizer.json"]
+    timm = [*described, "model.safetensors", "open_clip_model.safetensors",
+            "open_clip_pytorch_model.bin"]  # fmt: skip
+    assert choose(timm) == sorted([*described, "open_clip_model.safetensors"])
+    assert choose([*described, "model.safetensors"]) == sorted([*described, "model.safetensors"])
+
+
+def test_a_cached_repository_of_open_clips_is_found_by_its_short_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--timm--resnet50_clip.openai" / "snapshots" / "main"
+    folder.mkdir(parents=True)
+    save_file(theirs("resnet"), folder / "open_clip_model.safetensors")
+    described = json.dumps({"model_cfg": SMALL["resnet"]})
+    (folder / "open_clip_config.json").write_text(described)
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet50_clip"}))
+    save_file({"stem.conv1.weight": torch.zeros(2)}, folder / "model.safetensors")  # timm's
+    assert same(load("clip-rn50"), drawn("resnet"))
 
 
 @pytest.mark.parametrize("name", ["vit", "gelu"])
