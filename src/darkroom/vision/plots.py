@@ -106,6 +106,7 @@ def _cut(text: str, width: float, font: Font) -> str:
     """As much of a text as fits."""
     if font.getlength(text) <= width:
         return text
+    text = text[: round(width / 3)]  # no letter is narrower than that
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"

@@ -111,3 +111,19 @@ def test_bad_input_is_one_line(darkroom, model, photos, monkeypatch, arguments, 
     ended = darkroom("classify", *arguments, "--model", model)
     assert ended.code == code, ended.err
     assert said in ended.error
+
+
+def test_the_built_in_encoder_knows_emoji(darkroom, data):
+    names = {
+        "2764": "red heart",
+        "1f431": "cat",
+        "1f355": "pizza",
+        "1f680": "rocket",
+        "1f697": "car",
+    }
+    paths = [data / "noto-emoji" / "images" / f"emoji_u{code}.png" for code in names]
+    ended = darkroom("classify", *paths, "--labels", ",".join(names.values()), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["model"] == "emoji-clip"
+    best = [picture["labels"][0]["label"] for picture in ended.answer["pictures"]]
+    assert best == list(names.values())

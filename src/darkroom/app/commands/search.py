@@ -192,7 +192,7 @@ def dedupe(
     threshold: Annotated[
         float,
         typer.Option(min=0, max=1, metavar="COSINE", help="How alike pictures must be."),
-    ] = 0.97,
+    ] = 0.98,
     identical: Annotated[
         bool, typer.Option("--identical", help="Only files with the same bytes.")
     ] = False,

@@ -12,7 +12,7 @@ from darkroom.vision.search.store import Entry, Index
 
 BLOCK = 1024  # pictures that are compared with as many others at once
 FEW = 4096  # pairs that are looked up one by one; more are multiplied as a block
-THRESHOLD = 0.97  # cosine
+THRESHOLD = 0.98  # cosine; emoji-clip takes other photographs for copies below
 
 
 class Copy(NamedTuple):

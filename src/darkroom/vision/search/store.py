@@ -94,9 +94,10 @@ class Index:
         generation = int(about["generation"])
         values = mapped(place, "codes", generation, rows, width)
         scales = mapped(place, "scales", generation, rows, 2)
+        folder = os.path.normpath(place / about["folder"])
         return cls(
             place,
-            Path(os.path.normpath(place / about["folder"])),
+            Path(os.path.abspath(folder) if folder.startswith("..") else folder),
             about["model"],
             about["fingerprint"],
             generation,
