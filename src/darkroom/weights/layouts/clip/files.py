@@ -92,8 +92,9 @@ class Said:
         if said is None and not openai:
             raise CheckpointError(
                 f"{self.path}: a CLIP file does not say its activation; pass "
-                'activation="quick_gelu" (OpenAI\'s, MetaCLIP, DFN) or activation="gelu" '
-                f"(LAION's, DataComp), or keep its {DESCRIPTION} beside it"
+                'activation="quick_gelu" (OpenAI\'s, MetaCLIP, DFN) or "gelu" (LAION-2B\'s, '
+                "DataComp), or say it once: `darkroom models convert FILE FOLDER --activation "
+                f"gelu`; its {DESCRIPTION} beside it says so, too"
             )
         return openai if said is None else said == "quick_gelu"
 
