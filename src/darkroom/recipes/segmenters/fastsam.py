@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from darkroom.images import grid
 from darkroom.masks import Mask, overlay
-from darkroom.models.fastsam.network import COARSEST, FastSAM, FastSAMConfig, mask_logits
+from darkroom.models.fastsam.network import FastSAM, FastSAMConfig, mask_logits
 from darkroom.recipes.runs import Run
 from darkroom.recipes.segmenters.segment_anything import composed, composers, filled
 from darkroom.training import distributed
@@ -51,8 +51,11 @@ class Config:
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
-        if self.scenes.size % COARSEST:
-            raise ValueError(f"scenes.size {self.scenes.size}: expected a multiple of {COARSEST}")
+        if self.scenes.size != self.model.size:
+            raise ValueError(
+                f"scenes of {self.scenes.size} pixels for a network of {self.model.size}: "
+                "give scenes.size and model.size alike"
+            )
         if self.model.classes != 1:
             raise ValueError(f"model.classes {self.model.classes}: things have no classes, give 1")
 

@@ -140,6 +140,7 @@ things = [1, 2]
 scale = [0.4, 0.8]
 textured = 0.0
 [model]
+size = 32
 channels = [4, 8, 8, 16, 16]
 pairs = [1, 1, 1, 1]
 bins = 8
@@ -167,6 +168,6 @@ def test_fastsam_learns_and_reports(shapes, tmp_path):
 
 
 def test_fastsam_s_sizes_are_checked(shapes, tmp_path):
-    text = FASTSAM.replace("size = 32", "size = 40")
-    with pytest.raises(ConfigError, match="multiple of 32"):
+    text = FASTSAM.replace("size = 32\noblong", "size = 64\noblong")
+    with pytest.raises(ConfigError, match=r"scenes\.size and model\.size alike"):
         run(write(tmp_path, text, data=shapes, out=tmp_path / "run", steps=1))
