@@ -121,15 +121,12 @@ class AutomaticMask:
 
     def fields(self, form: Form = "binary_mask") -> dict[str, Any]:
         """What segment-anything's generator gives, by its names; boxes are x, y, width, height."""
-        rle = self.mask.rle()
-        runs = unpack(rle["counts"].encode())
-        if form == "binary_mask":
-            segmentation: Any = self.mask.values
-        else:
-            segmentation = rle if form == "coco_rle" else {"size": rle["size"], "counts": runs}
+        segmentation: Any = self.mask.values if form == "binary_mask" else self.mask.rle()
+        if form == "uncompressed_rle":
+            segmentation["counts"] = unpack(segmentation["counts"].encode())
         return {
             "segmentation": segmentation,
-            "area": sum(runs[1::2]),
+            "area": int(self.mask.area),
             "bbox": _sides(self.box),
             "predicted_iou": self.mask.score,
             "point_coords": [list(self.point)],
