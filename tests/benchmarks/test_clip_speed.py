@@ -4,11 +4,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "searching"))
 
 import clip_speed  # noqa: E402
 
-from weights import clips  # noqa: E402
+from weights.layouts import clips  # noqa: E402
 
 
 def test_all_libraries_have_the_same_vectors():

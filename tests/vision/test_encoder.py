@@ -21,7 +21,7 @@ from darkroom.weights.layouts.clip import names
 from darkroom.weights.locate import locate
 from darkroom.weights.save import save
 from vision import things
-from weights import clips
+from weights.layouts import clips
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from darkroom.models.clip_text import TextConfig
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.layouts.clip.names import HUGGINGFACE, OPENAI_LAYOUT
 from vectors.whole_clip import IDS, SMALL, digest, images, random_state
-from weights.clips import CONFIGS, TEXT, VECTORS, drawn
+from weights.layouts.clips import CONFIGS, TEXT, VECTORS, drawn
 
 
 @pytest.mark.parametrize("key", VECTORS["small"])

@@ -26,7 +26,7 @@ from darkroom.weights.layouts.clip import configs, names, sizes
 from darkroom.weights.layouts.clip.files import open_clip_file
 from darkroom.weights.pull import choose
 from vectors.whole_clip import IDS, SMALL, images
-from weights.clips import CONFIGS, archive, drawn, theirs
+from weights.layouts.clips import CONFIGS, archive, drawn, theirs
 
 
 def load(path, **options):
@@ -50,7 +50,7 @@ def test_openais_archives(name, tmp_path):
     report = inspect(path)
     assert (report.format, report.kind, report.layout) == ("torchscript", "CLIP", "OpenAI")
     assert report.licence == "MIT"
-    assert set(report.skipped) == {"weights.clips.Part"}
+    assert set(report.skipped) == {"weights.layouts.clips.Part"}
     assert report.details["pixels"] == CONFIGS[name].view.size
     assert report.details["activation"] == "quick_gelu"
     model = load(path)

@@ -1,6 +1,6 @@
 """Pictures and texts per second through CLIP: Darkroom beside transformers and open_clip, in turns.
 
-    python benchmarks/clip_speed.py [--repeats 5] [--batch 32] [--model ViT-B/32] [--threads 1]
+    python benchmarks/searching/clip_speed.py [--repeats 5] [--batch 32] [--threads 1] [--dry]
 
 The same random weights in all three, float32, on one batch of random pictures and one of sentences,
 in one process and in turns; the best of each is compared, and the median given. Darkroom runs
@@ -20,11 +20,11 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
-import machine
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ from darkroom.text.tokenizer import Tokenizer
 from darkroom.vision.encoder import Encoder
 from darkroom.weights.layouts.clip.configs import clip_json
 from darkroom.weights.layouts.clip.names import HUGGINGFACE, OPENAI_LAYOUT
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import machine
 
 SENTENCES = (
     "a photo of a dog",

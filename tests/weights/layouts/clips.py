@@ -15,7 +15,7 @@ from darkroom.models.clip_text import TextConfig
 from darkroom.weights.layouts.clip.names import OPENAI_LAYOUT
 from vectors.whole_clip import random_state
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "whole_clip.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "whole_clip.json").read_text())
 TEXT = TextConfig(
     vocabulary=96, positions=8, channels=64, layers=2, heads=1, hidden=256, projection=24, end=95
 )
