@@ -12,10 +12,11 @@ those of its features.
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -203,10 +204,17 @@ class Segmenter:
         Raises:
             ImageError: it cannot be read.
         """
-        from darkroom.vision.automatic_masks import Automatic, automatic_masks
+        from darkroom.vision.automatic_masks import automatic_masks
 
-        for found in automatic_masks(self, image, options or Automatic()):
+        for found in automatic_masks(self, image, options or self.automatic):
             yield found.mask
+
+    @property
+    def automatic(self) -> "Automatic":
+        """How ``everything`` looks unless it is told: the defaults, or what fits a small model."""
+        from darkroom.vision.automatic_masks import Automatic
+
+        return Automatic(**EVERYTHING.get(self.name, {}))
 
     @property
     def device(self) -> torch.device:
@@ -288,13 +296,19 @@ def open_segmenter(
     if isinstance(model, FastSAM):
         from darkroom.vision.fastsam import FastSegmenter
 
-        return FastSegmenter(model, short)
+        return FastSegmenter(model, short, confidence=CONFIDENCE.get(short, 0.4))
     raise ModelMismatchError(
         f"{name}: a {type(model).__name__}, which does not segment by points and boxes; give "
         "emoji-sam, sam_vit_b, _l or _h, mobile_sam or FastSAM"
     )
 
 
+# small models are less sure of themselves, and their logits are less steep: measured on scenes
+# of what their training did not see (benchmarks/segmenting/emoji_segmenters.py)
+EVERYTHING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"emoji-sam": {"points_per_side": 16, "pred_iou": 0.4, "stability": 0.6, "offset": 0.5}}
+)
+CONFIDENCE = MappingProxyType({"emoji-fastsam": 0.2})
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
 
 

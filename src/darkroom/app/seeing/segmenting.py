@@ -188,20 +188,21 @@ class Cutter:
         self.asked, self.prompts = asked, asked.prompts()
         self.missed: Any = None  # the last Selection in which nothing was chosen
         self.options: Any = None
-        if sam := given(asked.sam):
+        sam, fast = given(asked.sam), given(asked.fast)
+        if sam:
             from darkroom.vision.automatic_masks import Automatic
 
-            self.options = Automatic(**sam)
+            Automatic(**sam)  # refuses what is out of range before a model is loaded
         usable = usable_device(device)
         with waiting(f"loading {model}"):
             self.segmenter: Any = open_segmenter(model, usable)
-        fast = given(asked.fast)
         self.fast = not isinstance(self.segmenter, Segmenter)
         if not self.fast:
             if fast:
                 raise usage(f"is of FastSAM, and {model} is SAM", flag(next(iter(fast))))
             if any(not any(prompt.inside) and prompt.box is None for prompt in self.prompts):
                 raise usage("all of them are in the background; give one in the object", "--point")
+            self.options = replace(self.segmenter.automatic, **sam)
         else:
             if sam:
                 raise usage(f"is of SAM, and {model} is FastSAM", flag(next(iter(sam))))
