@@ -16,8 +16,9 @@ Polygon = tuple[Ring, ...]  # an outline, clockwise on the screen; then its hole
 __all__ = ["Polygon", "Ring", "fill", "outlines", "tied"]
 
 STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # (x, y): right, down, left, up
+PAIRS = 20_000  # of points, that are compared at once
 ROUNDING = 0.15  # pixels
-SMALLEST = 1 / 16  # pixels; a smaller tolerance is none
+SMALLEST = 0.25  # pixels; a smaller tolerance leaves out next to nothing
 
 
 def outlines(values: np.ndarray, tolerance: float = 0.0, least: float = 0.0) -> list[Polygon]:
@@ -44,7 +45,7 @@ def outlines(values: np.ndarray, tolerance: float = 0.0, least: float = 0.0) -> 
         polygons = [tuple(parts) for parts in found]
         if not tolerance or not least or _overlap(polygons, values) >= least:
             return [tuple(ring + corner for ring in parts) for parts in polygons]
-        tolerance = tolerance / 2 if tolerance > SMALLEST else 0.0
+        tolerance = tolerance / 2 if tolerance >= 2 * SMALLEST else 0.0
 
 
 def fill(polygons: Sequence[Polygon], shape: tuple[int, ...]) -> np.ndarray:
@@ -77,12 +78,13 @@ def fill(polygons: Sequence[Polygon], shape: tuple[int, ...]) -> np.ndarray:
 def tied(rings: Sequence[Ring]) -> Ring:
     """All of them as one closed line, for formats that know no holes or parts.
 
-    Each next one is reached, and left again, by the shortest line between two points; both ways
-    cancel out where crossings are counted.
+    Each next one is reached, and left again, by the shortest line between two points (of large
+    ones, from their first point); both ways cancel out where crossings are counted.
     """
     joined = rings[0]
     for ring in rings[1:]:
-        apart = np.square(joined[:, None] - ring[None]).sum(-1)
+        ends = ring if len(joined) * len(ring) <= PAIRS else ring[:1]
+        apart = np.square(joined[:, None] - ends[None]).sum(-1)
         here, there = np.unravel_index(apart.argmin(), apart.shape)
         loop = np.roll(ring, -there, axis=0)
         joined = np.concatenate([joined[: here + 1], loop, loop[:1], joined[here:]])
