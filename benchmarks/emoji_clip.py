@@ -213,12 +213,15 @@ def main(
     model: str = typer.Argument("emoji-clip"),
     data: Path = Path("../shared/data/noto-emoji"),
     photographs: Path = Path("../shared/data/flickr8k"),
-    segmenter: str = "",
+    segmenter: list[str] | None = None,
     scenes: int = 200,
     threads: int = 1,
     out: Path = machine.RESULTS,
 ) -> None:
-    """Measure an encoder of noto-emoji; with --segmenter NAME also what it chooses of its masks."""
+    """Measure an encoder of noto-emoji; with --segmenter NAME also what it chooses of its masks.
+
+    --segmenter may be repeated.
+    """
     torch.set_num_threads(threads)
     facts = machine.describe(threads)
     encoder = open_encoder(model, "cpu")
@@ -254,7 +257,7 @@ def main(
     if segmenter:
         from darkroom.vision.segment import open_segmenter
 
-        opened.append(open_segmenter(segmenter))
+        opened += [open_segmenter(name) for name in segmenter]
     for proposer in opened:
         title = f"masks of {proposer.name}" if proposer else Exact.name
         columns = {}

@@ -129,7 +129,7 @@ class EditRequest(Request):
             f"{how.text!r}: {chosen.area:,.0f} pixels, fit {selection.score:.2f}"
             + (f"; shown in {where}" if where else "")
         )
-        mask = chosen.grow(how.grow)
+        mask = chosen.fill_holes().grow(how.grow)
         request = replace(self, mask=mask, selected=how)
         if self.redrawn and self.redrawn.inpaint:
             return request  # seen as it was then

@@ -27,7 +27,7 @@ class Replacement:
 
     picture: "Picture"
     selection: "Selection"
-    mask: "Mask"  # what was painted: what was chosen, grown
+    mask: "Mask"  # what was painted: what was chosen, without holes and grown
 
 
 def replace(
@@ -84,7 +84,7 @@ def replace(
     selection, how = find(picture, how, segmenter, encoder)
     if selection.chosen is None:
         raise NotFoundError(selection)
-    mask = selection.chosen.grow(grow)
+    mask = selection.chosen.fill_holes().grow(grow)
     if isinstance(model, str):
         from darkroom.app.session import open_model
 
