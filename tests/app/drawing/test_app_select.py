@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import darkroom as dr
 from darkroom.app.drawing.replace import Replacement, replace
@@ -137,3 +137,20 @@ def test_replace(model_folder, opened):
         replace("squares.png", "red", "a cat", grow=-1)
     with pytest.raises(ValueError, match="no words"):
         replace("squares.png", "", "a cat", segmenter=Squares(), encoder=Colours())
+
+
+def test_it_works_offline(darkroom, model_folder):
+    """With what is built in: the segmenter, the encoder."""
+    picture = Image.new("RGB", (120, 120), (200, 190, 180))
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((10, 10, 50, 50), fill=(229, 57, 53))
+    pen.ellipse((70, 12, 110, 52), fill=(30, 136, 229))
+    picture.save("circles.png")
+    line = ("edit", "circles.png", "a cat", "--model", model_folder, *FAST, "--grow", "0")
+    ended = darkroom(*line, "--select", "the red circle", "--out", "cat.png", "--json")
+    assert ended.code == 0, ended.err
+    truth = Mask((np.asarray(picture) == (229, 57, 53)).all(-1))
+    assert Mask.from_rle(ended.answer["selection"]["mask"]).iou(truth) > 0.8
+    ended = darkroom(*line, "--select", "the violin", "--out", "none.png")
+    assert (ended.code, "'the violin': not found" in ended.error) == (1, True)
+    assert Path("none-selected.png").is_file()
