@@ -195,19 +195,23 @@ Encoder = Annotated[
 
 PointsPerSide = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Of the grid of points. Default: 32.", rich_help_panel=SAM),
+    typer.Option(
+        metavar="N", help="Of the grid of points. Default: 32; emoji-sam 16.", rich_help_panel=SAM
+    ),
 ]
 PredIou = Annotated[
     float | None,
     typer.Option(
-        metavar="X", help="The least IoU that it expects. Default: 0.88.", rich_help_panel=SAM
+        metavar="X",
+        help="The least IoU that it expects. Default: 0.88; emoji-sam 0.4.",
+        rich_help_panel=SAM,
     ),
 ]
 Stability = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help="The least share that a stricter cut leaves. Default: 0.95.",
+        help="The least share that a stricter cut leaves. Default: 0.95; emoji-sam 0.6.",
         rich_help_panel=SAM,
     ),
 ]
@@ -244,7 +248,11 @@ MinArea = Annotated[
 Conf = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, metavar="X", help="The least confidence. Default: 0.4.", rich_help_panel=FAST
+        min=0,
+        max=1,
+        metavar="X",
+        help="The least confidence. Default: 0.4; emoji-fastsam 0.2.",
+        rich_help_panel=FAST,
     ),
 ]
 Iou = Annotated[
