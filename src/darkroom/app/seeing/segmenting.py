@@ -121,6 +121,7 @@ def run(
         UsageError: flags that do not go together.
         DarkroomError: the model, or none of the pictures, can be used; the words fit nowhere.
     """
+    from darkroom.images import peek
     from darkroom.vision.export import writer
 
     asked.check()
@@ -131,6 +132,8 @@ def run(
     writers = [writer(kind, folder, file) for kind in kinds]
     for one in writers:
         one.keep = inputs
+    if len(names) == 1:
+        peek(*names.values())  # says what is wrong before a model is loaded
     cutter = Cutter(asked, model, device)
     done: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
