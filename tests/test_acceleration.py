@@ -1,5 +1,7 @@
 """Each option against the plain model, and back again bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,6 +159,8 @@ def test_fastsam(packed: bool) -> None:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.1)
     assert recommended(model) == Acceleration(fused=True, packed=can_pack())
+    small = FastSAM(replace(model.config, size=160))
+    assert recommended(small) == Acceleration(fused=True, channels_last=True)
     before, x = snapshot(model), torch.rand(1, 3, 64, 96)
     expected = model(x)
     done = accelerate(model, Acceleration(fused=True, packed=packed, channels_last=not packed))
