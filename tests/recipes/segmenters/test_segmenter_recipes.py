@@ -7,7 +7,8 @@ import pytest
 from darkroom.errors import CheckpointError, ConfigError
 from darkroom.models.fastsam.network import FastSAM
 from darkroom.recipes import run
-from darkroom.recipes.segmenters import segment_anything
+from darkroom.recipes.segmenters import fastsam, segment_anything
+from darkroom.training.data.scenes import SceneOptions
 from darkroom.weights.load import load
 
 SAM = """
@@ -164,7 +165,11 @@ def test_fastsam_learns_and_reports(shapes, tmp_path):
     rows = [json.loads(row) for row in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     noted = {key: value for row in rows for key, value in row.items()}
     assert {"ap50", "ap75", "recall75", "final_ar"} <= noted.keys()
-    assert isinstance(load(tmp_path / "run/model"), FastSAM)
+    model = load(tmp_path / "run/model")
+    assert isinstance(model, FastSAM)
+    composer, _ = segment_anything.composers(shapes, (), 0, SceneOptions(size=32))
+    masks, scores = fastsam.instances(model.float(), composer.scene(0), 32)
+    assert masks.shape == (len(scores), 32, 32) and (scores.diff() <= 0).all()
 
 
 def test_fastsam_s_sizes_are_checked(shapes, tmp_path):
