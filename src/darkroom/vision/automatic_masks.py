@@ -2,12 +2,13 @@
 
 The masks, and what they are filtered by, are those of segment-anything (Kirillov et al.,
 arXiv:2304.02643, section 5 and appendix B). What is dropped by the model's own word is never
-painted; what cannot be stable by its logits is never enlarged; what is kept until the end is kept
-as bits. Memory does not grow with the points.
+painted; what cannot be stable by its logits is never enlarged; what must wait for the others waits
+as squeezed bits. So memory hardly grows with the points.
 
 Shapes: H W height and width of the picture, h w of the logits.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -174,7 +175,7 @@ class _Candidate:
     """A mask before duplicates are dropped: its box, and the bits in it."""
 
     box: Box
-    bits: np.ndarray  # of the box, row by row, eight to a byte
+    bits: bytes  # of the box, row by row, eight to a byte, squeezed
     iou: float
     stability: float
     point: tuple[float, float]
@@ -186,10 +187,10 @@ class _Candidate:
         box = tight(values)
         if box is None:
             left, top = others["crop"][:2]
-            return cls((left, top, left, top), np.packbits(np.zeros(1, bool)), **others)
+            return cls((left, top, left, top), _squeezed(np.zeros(1, bool)), **others)
         left, top, right, bottom = box
         x, y = corner
-        bits = np.packbits(values[top : bottom + 1, left : right + 1])
+        bits = _squeezed(values[top : bottom + 1, left : right + 1])
         return cls((left + x, top + y, right + x, bottom + y), bits, **others)
 
     @property
@@ -202,7 +203,8 @@ class _Candidate:
         left, top, right, bottom = self.box
         height, width = bottom + 1 - top, right + 1 - left
         values = np.zeros(size, bool)
-        inside = np.unpackbits(self.bits, count=height * width).view(bool)
+        packed = np.frombuffer(zlib.decompress(self.bits), np.uint8)
+        inside = np.unpackbits(packed, count=height * width).view(bool)
         values[top : bottom + 1, left : right + 1] = inside.reshape(height, width)
         return values
 
@@ -297,6 +299,10 @@ def _stable(
     if least > 0 and not stability >= least:
         return None
     return float(stability), (left, top), values
+
+
+def _squeezed(values: np.ndarray) -> bytes:
+    return zlib.compress(np.packbits(values).tobytes(), level=1)
 
 
 def _sides(box: Box) -> list[int]:
