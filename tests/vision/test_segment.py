@@ -206,7 +206,7 @@ def test_pictures_that_cannot_be_read(small, tmp_path):
     ("given", "problem"),
     [
         ({}, "an empty prompt; give points, a box or a mask"),
-        ({"points": ((1, 2),)}, "1 points and 0 words whether they are inside"),
+        ({"points": ((1, 2), (3, 4)), "inside": (True,)}, "2 points and 1 words whether they"),
         ({"points": ((1, 2, 3),), "inside": (True,)}, "a point is x and y"),
         ({"points": ((1, float("nan")),), "inside": (True,)}, "a point is x and y"),
         ({"box": (1, 2, 3)}, "a box is left, top, right and bottom"),

@@ -46,6 +46,7 @@ class Prompt:
     Args:
         points: (x, y) in pixels of the picture, the top left corner being 0, 0.
         inside: of each point, whether it lies in the object; False = it lies in the background.
+            None at all = they all lie in it.
         box: left, top, right, bottom, likewise.
         mask: (1, 4 h, 4 w) logits of an earlier answer, as ``Masks.low`` gives them.
 
@@ -62,7 +63,8 @@ class Prompt:
     def __post_init__(self) -> None:
         points = tuple(_numbers(point, 2, "a point is x and y") for point in self.points)
         object.__setattr__(self, "points", points)  # arrays and lists become tuples
-        object.__setattr__(self, "inside", tuple(bool(inside) for inside in self.inside))
+        inside = tuple(bool(one) for one in self.inside) or (True,) * len(points)
+        object.__setattr__(self, "inside", inside)
         if not self.points and self.box is None and self.mask is None:
             raise ValueError("an empty prompt; give points, a box or a mask")
         if len(self.points) != len(self.inside):
@@ -306,7 +308,15 @@ def open_segmenter(
 # small models are less sure of themselves, and their logits are less steep: measured on scenes
 # of what their training did not see (benchmarks/segmenting/emoji_segmenters.py)
 EVERYTHING: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"emoji-sam": {"points_per_side": 16, "pred_iou": 0.4, "stability": 0.6, "offset": 0.5}}
+    {
+        "emoji-sam": {
+            "points_per_side": 16,
+            "pred_iou": 0.4,
+            "stability": 0.6,
+            "offset": 0.3,
+            "nms": 0.5,
+        }
+    }
 )
 CONFIDENCE = MappingProxyType({"emoji-fastsam": 0.2})
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
