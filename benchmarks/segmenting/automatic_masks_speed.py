@@ -11,7 +11,7 @@ and options, in turns; the median counts, and the masks are compared.
 The weights are random and of ViT-B's size; as in ``tests/vectors/sam_automatic.py`` a few are
 changed so that masks have shapes. ``pred_iou`` is put where 40 % of the masks are above it, the
 share that a look at part of the grid finds. With 2 threads, 32x32 points and 2 rounds the peer
-takes most of it: some 6 minutes on a quiet EPYC, by its work per point.
+takes most of it: some 7 minutes on a quiet EPYC, by its work per point; ``--rounds 1`` halves it.
 """
 
 import argparse
