@@ -31,7 +31,7 @@ class FoldedAttention(NarrowAttention):
             return super().forward(queries, keys, values)
         if asking > asked:
             return self._spread(queries, keys, values)
-        if len(keys) == 1:  # as if all prompts' tokens were those of one
+        if len(keys) < len(queries):  # as if all prompts' tokens were those of one
             found = super().forward(queries.flatten(0, 1)[None], keys, values)
             return found[0].unflatten(0, queries.shape[:2])
         return self._gathered(queries, keys, values)
