@@ -123,3 +123,14 @@ def test_articles_are_no_part_of_a_name():
     assert [plain(text) for text in ("the dog", " A  cat", "an", "theatre", "The red  car")] == [
         "dog", "cat", "an", "theatre", "red car"
     ]  # fmt: skip
+
+
+def test_specks_apart_are_dropped(picture):
+    values = np.zeros((90, 80), bool)
+    values[10:30, 10:30] = True
+    values[80:83, 70:73] = True
+    (mask,) = rank(Colours(), picture, [Mask(values, score=0.5)], "red").masks
+    assert mask.box == (10, 10, 30, 30)
+    values[60:66, 50:56] = True  # a part of it, not a speck
+    (mask,) = rank(Colours(), picture, [Mask(values)], "red").masks
+    assert mask.box == (10, 10, 56, 66)

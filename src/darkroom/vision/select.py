@@ -30,6 +30,7 @@ AGAINST = (  # what else there is in pictures
 LEVELS = {"emoji-clip": 0.6}  # cosines at which it is as likely right as wrong, measured
 GROUNDS = (128, 255)  # grey and white, around what is cut out
 MARGIN = 0.15  # of the longer side, around it
+SPECK = 0.05  # of the area of a mask: smaller parts that lie apart are dropped
 LEAST = 16  # pixels of a mask: fewer show nothing
 THRESHOLD = 0.5
 SHOWN = 96  # pixels of a side, of the candidates' pictures
@@ -173,7 +174,7 @@ def rank(
     picture = open_image(image)
     least = THRESHOLD if threshold is None else threshold
     others = _others(text, against)
-    found = [mask for mask in masks if mask.binary().area >= LEAST]
+    found = [whole(mask) for mask in masks if mask.binary().area >= LEAST]
     if not found:
         return Selection(text, (), (), least, others)
     scores = fitting(encoder, picture, found, text, others)
@@ -241,6 +242,11 @@ def cut(pixels: np.ndarray, mask: Mask, size: int, ground: int = GROUNDS[0]) -> 
     square[down : down + piece.shape[0], across : across + piece.shape[1]] = piece
     method = Image.Resampling.BICUBIC if side < size else Image.Resampling.BOX
     return Image.fromarray(square).resize((size, size), method)
+
+
+def whole(mask: Mask) -> Mask:
+    """Without specks that lie apart from it, of less than a twentieth of its area."""
+    return mask.drop_islands(SPECK * mask.binary().area)
 
 
 def plain(text: str) -> str:
