@@ -5,8 +5,8 @@ import typer
 from darkroom.app.drawing.edit import EditRequest
 from darkroom.app.drawing.saving import destination, draw_and_save, prompt_texts
 from darkroom.app.drawing.styles import chosen
+from darkroom.app.options import choosing, editing
 from darkroom.app.options import drawing as options
-from darkroom.app.options import editing
 from darkroom.app.outcome import EXIT_CODES
 
 EXAMPLES = """Examples:
@@ -34,12 +34,12 @@ def edit(
     prompt: options.Prompt = None,
     mask: editing.Mask = None,
     select: editing.Select = None,
-    every: editing.Every = False,
-    against: editing.Against = None,
-    threshold: editing.Threshold = None,
+    every: choosing.Every = False,
+    against: choosing.Against = None,
+    threshold: choosing.Threshold = None,
     grow: editing.Grow = None,
     segmenter: editing.Segmenter = None,
-    encoder: editing.Encoder = None,
+    encoder: choosing.Encoder = None,
     strength: editing.Strength = None,
     extend: editing.Extend = None,
     only_masked: editing.OnlyMasked = False,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from darkroom.app import values
+from darkroom.app.options import choosing
 from darkroom.app.options import segmenting as options
 from darkroom.app.outcome import EXIT_CODES
 from darkroom.app.seeing.segmenting import Asked, run
@@ -43,10 +44,10 @@ def segment(
     out: options.Out = Path("masks"),
     label: options.Label = "",
     outline: options.Outline = False,
-    every: options.Every = False,
-    against: options.Against = None,
-    threshold: options.Threshold = None,
-    encoder: options.Encoder = None,
+    every: choosing.Every = False,
+    against: choosing.Against = None,
+    threshold: choosing.Threshold = None,
+    encoder: choosing.Encoder = None,
     points_per_side: options.PointsPerSide = None,
     pred_iou: options.PredIou = None,
     stability: options.Stability = None,

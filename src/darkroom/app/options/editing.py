@@ -8,7 +8,7 @@ import typer
 
 from darkroom.app import values
 from darkroom.app.options.drawing import PICTURE
-from darkroom.names import EDIT_MODEL, ENCODER_MODEL, SEGMENT_MODEL
+from darkroom.names import EDIT_MODEL, SEGMENT_MODEL
 
 PART = "Which part, and how"
 MOST = 4096  # pixels
@@ -61,30 +61,6 @@ Select = Annotated[
         rich_help_panel=PART,
     ),
 ]
-Every = Annotated[
-    bool,
-    typer.Option(
-        "--every", help="All that fits --select, not only what fits best.", rich_help_panel=PART
-    ),
-]
-Against = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TEXT",
-        help="What --select could be taken for, and is not meant; may be repeated.",
-        rich_help_panel=PART,
-    ),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        metavar="X",
-        help="How well it must fit --select, 0 to 1. Default: the encoder's own.",
-        rich_help_panel=PART,
-    ),
-]
 Grow = Annotated[
     int | None,
     typer.Option(
@@ -100,14 +76,6 @@ Segmenter = Annotated[
     typer.Option(
         metavar="NAME|PATH",
         help=f"What finds masks for --select: SAM, MobileSAM, FastSAM. Default: {SEGMENT_MODEL}.",
-        rich_help_panel=PART,
-    ),
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|PATH",
-        help=f"What compares them with the words: CLIP. Default: {ENCODER_MODEL}.",
         rich_help_panel=PART,
     ),
 ]

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from darkroom.app import values
-from darkroom.names import ENCODER_MODEL, EXPORT_NAMES, did_you_mean
+from darkroom.names import EXPORT_NAMES, did_you_mean
 
 WHAT = "What to cut out"
-WORDS = "With --text"
 SAM = "With --everything or --text, of SAM"
 FAST = "Of FastSAM"
 FILES = "What is written"
@@ -161,37 +160,6 @@ Outline = Annotated[
         "--outline", help="In pictures of all masks, draw their edges.", rich_help_panel=FILES
     ),
 ]
-Every = Annotated[
-    bool,
-    typer.Option("--every", help="All that fits, not only what fits best.", rich_help_panel=WORDS),
-]
-Against = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TEXT",
-        help="What it could be taken for, and is not meant; may be repeated.",
-        rich_help_panel=WORDS,
-    ),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        metavar="X",
-        help="How well it must fit, 0 to 1. Default: 0.5.",
-        rich_help_panel=WORDS,
-    ),
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|PATH",
-        help=f"What compares masks with words: CLIP. Default: {ENCODER_MODEL}.",
-        rich_help_panel=WORDS,
-    ),
-]
-
 
 PointsPerSide = Annotated[
     int | None,
