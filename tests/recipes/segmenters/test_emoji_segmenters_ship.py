@@ -12,8 +12,12 @@ from darkroom.masks import Mask
 from darkroom.vision.segment import Segmenter
 from darkroom.weights.locate import ASSETS, built_in_names
 
-SIDES = {"emoji-sam": ("emoji-sam.toml", "emoji-sam-small.toml", "log.jsonl", "log-small.jsonl")}
-SIDES["emoji-fastsam"] = ("emoji-fastsam.toml", "log.jsonl")
+SIDES = {
+    "emoji-sam": (
+        "emoji-sam.toml", "emoji-sam-small.toml", "log.jsonl", "log-small.jsonl", "log-again.jsonl"
+    ),
+    "emoji-fastsam": ("emoji-fastsam.toml", "log.jsonl"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
