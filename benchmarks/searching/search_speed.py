@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--place", type=Path, default=Path("search-speed"))
+    parser.add_argument("--place", type=Path, default=Path("runs/search-speed"))
     parser.add_argument("--faiss", action="store_true")
     parser.add_argument("--dedupe", action="store_true", help="at 100,000 and less")
     parser.add_argument("--out", help="writes benchmarks/results/<date>-NAME.*")
