@@ -258,3 +258,8 @@ def test_the_golden_numbers_of_openai_s_vit(data):
     chances = encoder.probabilities(picture, ["a diagram", "a dog", "a cat"])
     wanted = torch.tensor([[0.99279356, 0.00421069, 0.00299575]])
     assert torch.allclose(chances, wanted, atol=1e-3)
+
+
+def test_without_a_name_it_is_the_built_in_one():
+    encoder = open_encoder()
+    assert encoder.name == "emoji-clip"

@@ -19,6 +19,7 @@ from darkroom.models.autoencoder import SD_AUTOENCODER, Autoencoder
 from darkroom.models.clip_text import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, ClipTextModel
 from darkroom.weights.inspect import inspect
 from darkroom.weights.layouts import autoencoder, clip_text, single_file, unet
+from darkroom.weights.locate import ASSETS
 
 PRESETS = {**unet.SD1_PRESETS, **unet.LINEAR_PRESETS}
 
@@ -465,3 +466,13 @@ def test_no_torch_is_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("emoji-sam", "SAM"), ("emoji-fastsam", "FastSAM"), ("emoji-edges", "ControlNet")],
+)
+def test_our_own_folders_say_what_they_are(name, kind):
+    report = inspect(ASSETS / name)
+    assert (report.kind, report.layout, report.unknown) == (kind, "Darkroom folder", ())
+    assert not report.notes

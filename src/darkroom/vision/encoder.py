@@ -19,6 +19,7 @@ from darkroom.images import ImageLike, open_image, peek, to_square
 from darkroom.models.clip.network import Clip
 from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.dual_encoder import DualEncoder
+from darkroom.names import ENCODER_MODEL
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.text.wordpiece import WordPiece
 from darkroom.weights.load import load
@@ -149,7 +150,10 @@ class Encoder:
 
 
 def open_encoder(
-    name: str | os.PathLike[str], device: str | None = None, *, activation: str | None = None
+    name: str | os.PathLike[str] = ENCODER_MODEL,
+    device: str | None = None,
+    *,
+    activation: str | None = None,
 ) -> Encoder:
     """Open a model that compares pictures and texts.
 
