@@ -28,6 +28,7 @@ from darkroom.errors import ModelMismatchError
 from darkroom.images import ImageLike, open_image
 from darkroom.masks import Mask
 from darkroom.models.sam.network import Sam, enlarged
+from darkroom.names import SEGMENT_MODEL
 from darkroom.weights.load import load
 
 if TYPE_CHECKING:
@@ -273,13 +274,13 @@ def check_inside(prompt: Prompt, size: tuple[int, int]) -> None:
 
 
 def open_segmenter(
-    name: str | os.PathLike[str] = "emoji-sam", device: str | None = None, *, fast: bool = True
+    name: str | os.PathLike[str] = SEGMENT_MODEL, device: str | None = None, *, fast: bool = True
 ) -> "Segmenter | FastSegmenter":
     """Open SAM, MobileSAM or FastSAM: a built-in name, a folder, a .pth, .pt or .safetensors file.
 
     Args:
         device: None = CUDA where there is one, else the CPU.
-        fast: SAM as ``acceleration.recommended`` says: equal within rounding, for inference alone.
+        fast: as ``acceleration.recommended`` says: equal within rounding, for inference alone.
 
     Raises:
         ModelNotFoundError: nothing is called that.
@@ -289,20 +290,20 @@ def open_segmenter(
     model = load(name, device=device, dtype="float32")
     path = Path(os.fspath(name).rpartition(":")[2])  # hf:owner/name:file.pt
     short = path.stem if path.suffix in SUFFIXES else path.name
-    if isinstance(model, Sam):
-        if fast:
-            accelerate(model, recommended(model))
-        return Segmenter(model, short)
     from darkroom.models.fastsam.network import FastSAM
 
-    if isinstance(model, FastSAM):
-        from darkroom.vision.fastsam import FastSegmenter
+    if not isinstance(model, Sam | FastSAM):
+        raise ModelMismatchError(
+            f"{name}: a {type(model).__name__}, which does not segment by points and boxes; give "
+            "emoji-sam, sam_vit_b, _l or _h, mobile_sam or FastSAM"
+        )
+    if fast:
+        accelerate(model, recommended(model))
+    if isinstance(model, Sam):
+        return Segmenter(model, short)
+    from darkroom.vision.fastsam import FastSegmenter
 
-        return FastSegmenter(model, short, confidence=CONFIDENCE.get(short, 0.4))
-    raise ModelMismatchError(
-        f"{name}: a {type(model).__name__}, which does not segment by points and boxes; give "
-        "emoji-sam, sam_vit_b, _l or _h, mobile_sam or FastSAM"
-    )
+    return FastSegmenter(model, short, confidence=CONFIDENCE.get(short, 0.4))
 
 
 # small models are less sure of themselves, and their logits are less steep: measured on scenes

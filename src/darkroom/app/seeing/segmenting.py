@@ -183,7 +183,7 @@ class Cutter:
     """What finds masks in a picture as it was asked for; models are opened once."""
 
     def __init__(self, asked: Asked, model: str, device: str | None) -> None:
-        from darkroom.acceleration import accelerate, keep_freed_memory, recommended
+        from darkroom.acceleration import keep_freed_memory
         from darkroom.app.session import usable_device
         from darkroom.vision.segment import Segmenter, open_segmenter
 
@@ -199,7 +199,6 @@ class Cutter:
         usable = usable_device(device)
         with waiting(f"loading {model}"):
             self.segmenter: Any = open_segmenter(model, usable)
-            accelerate(self.segmenter.model, recommended(self.segmenter.model))
         self.fast = not isinstance(self.segmenter, Segmenter)
         if not self.fast:
             if fast:
