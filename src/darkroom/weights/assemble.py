@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
 from darkroom.errors import LayoutError
+from darkroom.weights.readers.quantized import UNQUANTISED
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,6 +52,12 @@ def assemble(
             raise LayoutError(
                 f"{type(network).__name__}: {name} has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(wanted[name].shape)}"
+            )
+        if wanted[name].is_floating_point() and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise LayoutError(
+                f"{type(network).__name__}: {name} holds {kind} numbers, expected fp16, bf16 or "
+                f"fp32; {UNQUANTISED}"
             )
         path, _, leaf = name.rpartition(".")
         converted = _placed(tensor, wanted[name], dtype, device)

@@ -11,7 +11,7 @@ This module imports no torch by itself; only making a tensor does.
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from darkroom.weights.readers.names import Leaf, dotted, find_model, plain_extra
 from darkroom.weights.readers.opening import open_mapped, sniff
 from darkroom.weights.readers.records import ITEM_SIZE, ArrayRecord, Inert, Storage
 from darkroom.weights.readers.safetensors_header import Span, read_safetensors_header
+from darkroom.weights.readers.state import State
 from darkroom.weights.readers.torch_file import TorchFile, read_archive, read_stream
+from darkroom.weights.readers.wrappers import unwrapped
 from darkroom.weights.readers.zip_archive import check_sum, unpack
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ class TensorInfo:
 class Header:
     """What a file says about itself, without any tensor data.
 
-    ``root`` is the key under which the model was found ("state_dict", "model", "" for the top);
+    ``tensors`` are by name, without what wrappers put in front. ``root`` is the key under which the
+    model was found ("state_dict", "model.state_dict", "" for the top);
     ``extras`` the plain values beside it (global_step, name, ...); ``skipped`` the classes whose
     objects were left inert, and how many of each.
     """
@@ -90,13 +93,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     if path.name.endswith(INDEX_SUFFIX):
         return _sharded_header(path)
     with naming(path):
-        return _open(path).header
+        return _named(_open(path).header)
 
 
 def read_tensors(
     path: str | os.PathLike[str], *, verify: bool = False, entry: str | None = None
 ) -> Mapping[str, "Tensor"]:
     """The model's tensors by name, each made when it is asked for.
+
+    Names are those of the network, whatever wrapped it (``module.``, ``_orig_mod.``). Weights with
+    a scale beside them ("scaled fp8") come multiplied, in float32.
 
     Args:
         path: a file, or the ``.index.json`` of a sharded one.
@@ -105,12 +111,18 @@ def read_tensors(
             the one that ``read_header`` tells as ``root``.
 
     Raises:
-        CheckpointError: the file cannot be used; one line with the fault and the remedy.
+        CheckpointError: the file cannot be used, or its weights are quantised; one line with the
+            fault and the remedy.
         UnsafeFileError: it is a pickle that wants to run code.
     """
     path = Path(path)
     if path.name.endswith(INDEX_SUFFIX):
         return read_sharded(path, verify=verify)
+    tensors = _as_written(path, entry, verify)
+    return State(tensors, tensors.infos, path)
+
+
+def _as_written(path: Path, entry: str | None = None, verify: bool = False) -> "Tensors":
     with naming(path):
         opened = _open(path, entry)
         if verify:
@@ -143,11 +155,12 @@ def read_sharded(index: str | os.PathLike[str], *, verify: bool = False) -> Mapp
     """
     path = Path(index)
     by_file = read_index(path)
-    shards = {name: read_tensors(path.parent / name, verify=verify) for name in by_file}
+    shards = {name: _as_written(path.parent / name, verify=verify) for name in by_file}
     with naming(path):
         for name, keys in by_file.items():
             _check_shard(name, keys, shards[name])
-    return _Joined({key: shards[name] for name, keys in by_file.items() for key in keys})
+    joined = _Joined({key: shards[name] for name, keys in by_file.items() for key in keys})
+    return State(joined, joined.infos, path)
 
 
 def _sharded_header(path: Path) -> Header:
@@ -156,13 +169,22 @@ def _sharded_header(path: Path) -> Header:
     metadata: dict[str, str] = {}
     size = 0
     for name, keys in by_file.items():
-        header = read_header(path.parent / name)
+        with naming(path.parent / name):
+            header = _open(path.parent / name).header
         with naming(path):
             _check_shard(name, keys, header.tensors)
         tensors.update((key, header.tensors[key]) for key in keys)
         metadata.update(header.metadata)
         size += header.size
-    return Header(path=path, format="sharded", size=size, tensors=tensors, metadata=metadata)
+    return _named(
+        Header(path=path, format="sharded", size=size, tensors=tensors, metadata=metadata)
+    )
+
+
+def _named(header: Header) -> Header:
+    """With the names of the network, whatever wrapped it."""
+    names = unwrapped(header.tensors)
+    return replace(header, tensors={new: header.tensors[old] for new, old in names.items()})
 
 
 def _check_shard(name: str, keys: list[str], found: Mapping[str, Any]) -> None:
@@ -293,7 +315,7 @@ class Tensors(Mapping[str, "Tensor"]):
 
 
 class _Joined(Mapping[str, "Tensor"]):
-    def __init__(self, where: dict[str, Mapping[str, "Tensor"]]) -> None:
+    def __init__(self, where: dict[str, Tensors]) -> None:
         self._where = where
 
     def __getitem__(self, name: str) -> "Tensor":
@@ -308,14 +330,12 @@ class _Joined(Mapping[str, "Tensor"]):
     @property
     def infos(self) -> Mapping[str, TensorInfo]:
         """As ``Tensors.infos``."""
-        shards = {name: shard for name, shard in self._where.items() if isinstance(shard, Tensors)}
-        return {name: shard.infos[name] for name, shard in shards.items()}
+        return {name: shard.infos[name] for name, shard in self._where.items()}
 
     def release(self) -> None:
         """As ``Tensors.release``, for every shard."""
         for shard in {id(shard): shard for shard in self._where.values()}.values():
-            if isinstance(shard, Tensors):
-                shard.release()
+            shard.release()
 
 
 # --- making tensors ------------------------------------------------------------------------------

@@ -90,9 +90,6 @@ def inspect(path: str | os.PathLike[str]) -> FileReport:
 def report_of(header: Header) -> FileReport:
     """The report on one file whose header has been read."""
     tensors = header.tensors
-    stripped = {name.removeprefix("module."): info for name, info in tensors.items()}
-    if len(stripped) == len(tensors) and all(name.startswith("module.") for name in tensors):
-        tensors = stripped
     names = Names(tensors)
     rule = fitting(names) or _by_structure(header, names)
     known = by_file(header.path.name.partition(".safetensors")[0].rpartition("/")[2]) or by_file(

@@ -205,7 +205,6 @@ RULES: tuple[Rule, ...] = (
     Rule("CLIP", "open_clip", ("^visual.", "^token_embedding.weight$", "^logit_scale$")),
     Rule("CLIP text encoder", "open_clip", ("^transformer.resblocks.", "^token_embedding.weight$")),
     Rule("GroundingDINO", "original", ("^transformer.encoder.text_layers.", "^bert.")),
-    Rule("GroundingDINO", "original", ("module.transformer.encoder.text_layers.",)),
     Rule("DistilBERT", "Hugging Face", ("transformer.layer.0.attention.q_lin.weight$",)),
     Rule("depth estimator", "MiDaS", ("^pretrained.model.", "^scratch.")),
     Rule("depth estimator", "Hugging Face", ("^dpt.", "^neck.", "^head.")),

@@ -16,7 +16,6 @@ from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import original as sam
 
 COUNTER = "num_batches_tracked"  # torchvision's files of 2017 lack it; no output depends on it
-PARALLEL = "module."  # before every name, where DataParallel wrote the file
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,6 @@ def read(state: Mapping[str, Tensor], row: Alone) -> tuple[Any, StateDict]:
     Raises:
         LayoutError: the file has other tensors than such a network.
     """
-    if all(name.startswith(PARALLEL) for name in state):
-        state = {name.removeprefix(PARALLEL): state[name] for name in state}
     if row.part is not None:
         state = row.part(state)
     try:

@@ -21,6 +21,9 @@ ROOTS = (
     "net",
     "network",
     "ema",
+    "ema_model",
+    "model_ema",
+    "weights",
 )
 NOT_THE_MODEL = (
     "optimizer",
@@ -41,7 +44,7 @@ Leaf = TensorRecord | ArrayRecord
 
 
 def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
-    """(the part that holds the model's tensors, its key or "").
+    """(the part that holds the model's tensors, its keys joined by dots, or "").
 
     Ultralytics keeps whole modules: "ema", where it is one, is what it loads itself, and "model"
     may be empty then.
@@ -53,8 +56,16 @@ def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
         averaged = ("ema",) if type(root.get("ema")) is Inert else ()
         for key in (*averaged, *ROOTS) if entry is None else (entry,):
             part = root.get(key)
-            if type(part) in (dict, Inert) and next(leaves(part), None) is not None:
-                return part, key
+            if type(part) not in (dict, Inert) or next(leaves(part), None) is None:
+                continue
+            chosen = [key]
+            while type(part) is dict and len(chosen) < DEEPEST:
+                inner = next((k for k in ROOTS if type(part.get(k)) in (dict, Inert)), None)
+                if inner is None or next(leaves(part[inner]), None) is None:
+                    break
+                part = part[inner]
+                chosen.append(inner)
+            return part, ".".join(chosen)
     return root, ""
 
 
@@ -148,9 +159,9 @@ def plain_extras(root: Any, chosen: str) -> dict[str, Any]:
     """The numbers, texts and short lists beside the model, such as global_step and name."""
     if type(root) is not dict:
         return {}
-    found = {}
+    found, first = {}, chosen.partition(".")[0]
     for key, value in root.items():
-        if type(key) is str and key != chosen and len(found) < 200 and _is_plain(value):
+        if type(key) is str and key != first and len(found) < 200 and _is_plain(value):
             found[key] = value
     return found
 

@@ -5,7 +5,8 @@ import os
 import stat
 from pathlib import Path
 
-from darkroom.weights.readers.faults import AGAIN, ASK_FOR_SAFETENSORS, Fault
+from darkroom.weights.readers.faults import AGAIN, Fault
+from darkroom.weights.readers.quantized import UNQUANTISED
 
 # First bytes of things that are often saved under a checkpoint's name, and what to do about it.
 FOREIGN: tuple[tuple[bytes, str, str], ...] = (
@@ -16,8 +17,8 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"RIFF", "is a WebP picture or a sound", "give the checkpoint instead"),
     (b"GIF8", "is a GIF picture", "give the checkpoint instead"),
     (b"%PDF", "is a PDF document", "give the checkpoint instead"),
-    (b"GGUF", "is a quantised GGUF file, which is not supported", ASK_FOR_SAFETENSORS),
-    (b"GGML", "is a quantised GGML file, which is not supported", ASK_FOR_SAFETENSORS),
+    (b"GGUF", "is a quantised GGUF file; expected safetensors or PyTorch", UNQUANTISED),
+    (b"GGML", "is a quantised GGML file; expected safetensors or PyTorch", UNQUANTISED),
     (b"\x1f\x8b", "is gzip-compressed", "unpack it with gunzip first"),
     (b"BZh", "is bzip2-compressed", "unpack it with bunzip2 first"),
     (b"\xfd7zXZ", "is xz-compressed", "unpack it with unxz first"),

@@ -23,7 +23,6 @@ from darkroom.weights.locate import best_set
 
 DESCRIPTION = "open_clip_config.json"
 WEIGHTS = "open_clip_"  # how open_clip calls the file beside it
-PARALLEL = "module."  # before every name, where DistributedDataParallel wrote the file
 COUNTER = "num_batches_tracked"  # no output depends on it
 
 
@@ -35,7 +34,7 @@ def load_clip(path: Path, target: Target) -> Clip:
         LayoutError: it has other tensors than a CLIP.
     """
     tensors = target.wrap(read_tensors(path))
-    state: Mapping[str, Tensor] = {name.removeprefix(PARALLEL): tensors[name] for name in tensors}
+    state = {name: tensors[name] for name in tensors}
     try:
         config, converted = read(state, Said(path, target))
     except (LayoutError, ConfigError) as error:

@@ -67,13 +67,10 @@ def fastsam_json(config: FastSAMConfig) -> NoReturn:
 
 
 def part(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The published names, from a file that has ours, or one more ``model.`` in front."""
+    """The published names, from a file that has ours."""
     if "head.bins" in state:
         many = replace(FASTSAM_X, pairs=(MOST,) * 4, neck_pairs=MOST)
         return revert(state, entries(many))
-    again = "model."
-    if state and all(name.startswith(again * 2) for name in state):
-        return {name.removeprefix(again): tensor for name, tensor in state.items()}
     return state
 
 
