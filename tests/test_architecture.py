@@ -127,6 +127,59 @@ def test_oracles_are_not_imported():
     assert not found
 
 
+# --- files of others
+
+READING = {  # calls that open or read a file, or parse what may be one of others
+    "open", "read_bytes", "read_text", "load", "loads", "memmap", "fromfile", "safe_open", "mmap",
+    "GzipFile", "ZipFile", "is_zipfile", "decompress",
+}  # fmt: skip
+OPENERS = {  # the modules that do so, and what they open
+    "foreign": "everything",
+    "images": "bytes that foreign read",
+    "weights.readers.opening": "what foreign opened",
+    "weights.readers.safetensors_header": "a header that was mapped",
+    "weights.readers.zip_archive": "a member that was mapped",
+    "training.data.labelled": "what foreign opened",
+    "training.data.scenes": "a picture that it made itself",
+    "training.data.shards": "its own index in the cache",
+    "weights.adapters.embeddings": "bytes of a picture that was opened",
+    "generation.metadata.files": "bytes of a picture that was opened",
+    "generation.metadata.infotext": "text of a picture that was opened",
+    "atomic": "a folder, to have its names written",
+    "vision.automatic_masks": "masks that it packed itself",
+    "config": "a value of the command line",
+    "text.tokenizer": "the vocabulary that comes with Darkroom",
+    "machine": "what Linux says of the machine",
+    "recipes.runs": "its own log",
+    "vision.search.store": "its own index",
+}
+WRITING = re.compile(r"""["'](w|a|wb|ab|w\+b|r\+b)["']""")  # as a mode
+OURS = {"load", "open"}  # also names of functions and methods of ours
+
+
+def test_files_of_others_are_opened_in_one_place():
+    """By ``darkroom.foreign``, with its limits; each other module is here with its reason."""
+    found = {}
+    for path in sources():
+        module = module_of(path).partition(".")[2]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and _reads(node):
+                found.setdefault(module, []).append(f"{node.lineno}: {ast.unparse(node)[:80]}")
+    assert not {module: calls for module, calls in found.items() if module not in OPENERS}
+    assert not OPENERS.keys() - found.keys(), "take it off the list"
+
+
+def _reads(call: ast.Call) -> bool:
+    whole = ast.unparse(call.func)
+    owner, _, name = whole.rpartition(".")
+    if name not in READING or owner == "foreign" or WRITING.search(ast.unparse(call)):
+        return False
+    if name in OURS:  # of the libraries' own, and of paths
+        foreign_owners = ("json", "np", "torch", "tomllib", "Image", "tarfile", "gzip", "io", "os")
+        return (owner in foreign_owners) if owner else name == "open"
+    return True
+
+
 # --- sizes and names
 
 

@@ -149,7 +149,7 @@ def test_overrides(tmp_path):
 
 
 def test_bad_files(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="no such file"):
         from_toml(Train, tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("a = [")
     with pytest.raises(ConfigError, match="not valid TOML"):

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import ConfigError
 from darkroom.names import nearest
@@ -58,21 +59,12 @@ def from_toml(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The table that a TOML file holds. Raises ConfigError when it is missing, or no TOML."""
-    try:
-        return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return foreign.read_toml(path, ConfigError)
 
 
 def from_json(cls: type[T], path: str | Path) -> T:
     """Build ``cls`` from a JSON file. Raises ConfigError as ``from_toml`` does."""
-    try:
-        data = json.loads(_text(path))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {_kind(data)}")
-    return from_dict(cls, data, str(path))
+    return from_dict(cls, foreign.read_object(path, ConfigError), str(path))
 
 
 def to_json(config: Any, path: str | Path) -> None:
@@ -106,10 +98,7 @@ def amended(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"override {assignment!r}: {part} is a value, not a table")
-        try:
-            table[leaf] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[leaf] = text.strip()
+        table[leaf] = _toml_or_text(text, f"override {name.strip()}")
     return result
 
 
@@ -269,13 +258,15 @@ def _copied(data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copied(v) if isinstance(v, Mapping) else v for k, v in data.items()}
 
 
-def _text(path: str | Path) -> str:
+def _toml_or_text(text: str, where: str) -> Any:
+    """A value as TOML writes it; what is no TOML is a string."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    except RecursionError:
+        pass  # which the next line says
+    return foreign.parse_toml(f"value = {text}", where, ConfigError)["value"]
 
 
 def _refuse_lost_nones(config: Any, path: str) -> None:

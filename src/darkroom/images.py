@@ -6,7 +6,6 @@ torch and numpy are imported by the functions that need them, so looking at a pi
 
 import io
 import os
-import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from darkroom import foreign
 from darkroom.errors import ImageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
+MAX_RATIO = 1000  # pixels to a byte of a JPEG: its least is a bit for each block of 8x8, 512
 
 ImageLike = Image.Image | str | os.PathLike[str] | bytes
 
@@ -39,6 +40,7 @@ __all__ = [
     "to_rgb",
     "to_square",
     "to_tensor",
+    "undecoded",
 ]
 
 
@@ -50,15 +52,27 @@ def peek(source: ImageLike) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return source
+    return undecoded(source)
+
+
+def undecoded(
+    source: str | os.PathLike[str] | bytes, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """A file's picture before its pixels are decoded; every file of pictures is opened here.
+
+    Raises:
+        ImageError: as ``peek``.
+    """
     name = "the picture" if isinstance(source, bytes) else _printable(Path(source).name)
     data = source if isinstance(source, bytes) else _read(Path(source), name)
     _check_size(name, _webp_size(data))  # libwebp allocates its canvas when it opens the file
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size is checked just below; damage raises
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            picture = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a PNG, JPEG or WebP picture; convert it") from None
+        known = "PNG, JPEG or WebP" if formats is FORMATS else ", ".join(formats)
+        raise ImageError(f"{name}: not a {known} picture; convert it") from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"{name}: more than {MAX_PIXELS // 10**6} million pixels; shrink it"
@@ -66,6 +80,9 @@ def peek(source: ImageLike) -> Image.Image:
     except Exception as error:  # Pillow's readers raise almost anything on damage
         raise _damaged(name, error) from error
     _check_size(name, picture.size)
+    if picture.format == "JPEG" and picture.width * picture.height > MAX_RATIO * len(data):
+        size = f"{picture.width}x{picture.height} pixels in {len(data):,} bytes"
+        raise ImageError(f"{name}: {size}: it is cut short, or made to fill the memory")
     return picture
 
 
@@ -262,15 +279,15 @@ def labelled_grid(
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        status = path.stat()  # before open(): opening a pipe would wait for ever
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name}: is no file; give a PNG, JPEG or WebP picture")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"{name}: is {status.st_size:,} bytes, too large for a picture")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a file name"
-        raise ImageError(f"{name}: cannot be read: {reason}; check the path") from None
+        with foreign.opened(path) as file:
+            data = file.read(MAX_BYTES + 1)
+    except foreign.Unreadable as problem:
+        raise ImageError(f"{name}: {problem}") from None
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read: {error.strerror}; check the path") from None
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name}: is more than {MAX_BYTES:,} bytes, too large for a picture")
+    return data
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:

@@ -427,7 +427,7 @@ def test_pipeline_folder(tmp_path):
     with pytest.raises(CheckpointError, match="holds no model"):
         inspect(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text("[" * 100_000)
-    with pytest.raises(CheckpointError, match="not JSON"):
+    with pytest.raises(CheckpointError, match="nested more than"):
         inspect(tmp_path)
 
 

@@ -195,7 +195,7 @@ def test_strict_pipelines(folder):
     index.write_text(json.dumps(data | {"aesthetics": 6}))
     assert "aesthetics = 6" in load(folder).settings["notes"][0]
     index.write_text("[")
-    with pytest.raises(CheckpointError, match="not readable as JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         load(folder)
 
 

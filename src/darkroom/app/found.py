@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from darkroom import foreign
+from darkroom.errors import CheckpointError
 from darkroom.weights.locate import ASSETS, built_in_names, cache_root
 from darkroom.weights.registry import MODEL_SUFFIXES, model_folders, registered, size_problems
 
@@ -74,7 +76,7 @@ def _in_cache() -> Iterator[Found]:
         for snapshot in _listed(repository / "snapshots"):
             if (snapshot / "model_index.json").is_file():
                 reference = repository / "refs" / "main"
-                main = reference.read_text("utf-8").strip() if reference.is_file() else ""
+                main = _commit(reference)
                 at = "" if snapshot.name == main else f"@{snapshot.name}"
                 yield Found(
                     name=f"hf:{name}{at}",
@@ -83,6 +85,13 @@ def _in_cache() -> Iterator[Found]:
                     size=folder_size(snapshot),
                     source=f"hf:{name}@{snapshot.name}",
                 )
+
+
+def _commit(reference: Path) -> str:
+    try:
+        return foreign.read_text(reference, CheckpointError, 1000).strip()
+    except CheckpointError:
+        return ""
 
 
 def folder_size(folder: Path) -> int:

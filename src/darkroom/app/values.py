@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from darkroom.errors import ModelNotFoundError
+from darkroom import foreign
+from darkroom.errors import ConfigError, ModelNotFoundError
 from darkroom.names import (
     DEVICE_NAMES,
     DTYPE_NAMES,
@@ -125,14 +126,9 @@ def prompts_file(path: Path, what: str = "prompt") -> tuple[str, ...]:
         ModelNotFoundError: there is no such file (exit code 3).
         typer.BadParameter: it is no text, or has no line.
     """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise ModelNotFoundError(f"{path}: no such file of {what}s; check the path") from None
-    except UnicodeDecodeError as error:
-        raise typer.BadParameter(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
+    if not path.exists():
+        raise ModelNotFoundError(f"{path}: no such file of {what}s; check the path")
+    lines = foreign.read_text(path, ConfigError).splitlines()
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
         raise typer.BadParameter(f"{path}: no {what} in it; expected one a line")

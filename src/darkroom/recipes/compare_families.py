@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.config import from_dict
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.diffusion.variational_bound import reconstruction, variational_bound
+from darkroom.errors import DataError
 from darkroom.images import sheet
 from darkroom.models.digit_classifier import DigitClassifier
 from darkroom.models.flow import Flow, FlowConfig
@@ -145,7 +147,7 @@ def compare(config: Config, judge: DigitClassifier) -> None:
         model = _trained(config, name)
         drawn, seconds = _drawn(config, name, model, digits, folder / "drawn.safetensors")
         fit: FitOptions = getattr(config, name).fit
-        cost = json.loads((folder / "cost.json").read_text())["seconds_per_step"]
+        cost = foreign.read_object(folder / "cost.json", DataError)["seconds_per_step"]
         rows.append(
             {
                 "family": title,

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write, remove_unfinished
 from darkroom.config import to_dict
-from darkroom.errors import DataWarning
+from darkroom.errors import DataError, DataWarning
 from darkroom.machine import processor
 from darkroom.recipes.report import Report
 from darkroom.recipes.running.planning import PLANNER
@@ -28,6 +29,7 @@ from darkroom.training.fit import Draw, FitStep, Training, fit
 from darkroom.training.saving import refuse_if_full, write_state
 
 LOG_EVERY = 20  # steps
+MAX_LOG = 1 << 30  # bytes
 
 
 class Run:
@@ -201,7 +203,7 @@ class Run:
         """The log so far; a last line that a full disk has cut short is left out."""
         rows = []
         if self.log.is_file():
-            for line in self.log.read_text("utf-8").splitlines():
+            for line in foreign.read_text(self.log, DataError, MAX_LOG).splitlines():
                 with contextlib.suppress(ValueError):
                     rows.append(json.loads(line))
         return rows

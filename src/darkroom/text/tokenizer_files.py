@@ -4,12 +4,12 @@ Older folders hold ``vocab.json`` and ``merges.txt``, newer ones ``tokenizer.jso
 in ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json``, each optional.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
 
+from darkroom import foreign
 from darkroom.errors import CheckpointError
 from darkroom.text.byte_pairs import BOS, EOS, SUFFIX
 
@@ -88,11 +88,7 @@ def _pair(merge: object, source: Path) -> str:
 
 
 def _merge_lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as text ({error})") from error
-    first, *lines = text.replace("\r", "").split("\n")
+    first, *lines = foreign.read_text(path, CheckpointError).split("\n")
     return list(filter(None, lines if first.startswith("#version") else [first, *lines]))
 
 
@@ -102,15 +98,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is no JSON object.
     """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+    return foreign.read_object(path, CheckpointError) if path.exists() else {}
 
 
 def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:

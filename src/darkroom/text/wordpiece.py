@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models as backends
 from torch import Tensor
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import CheckpointError
 from darkroom.text.byte_pairs import encodable
@@ -195,12 +196,9 @@ def _words(texts: Iterable[str]) -> dict[str, int]:
 
 def _lines(path: Path) -> dict[str, int]:
     """``vocab.txt``: a token a line, its id the number of the line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; expected it, or tokenizer.json") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as text ({error})") from None
+    if not path.exists():
+        raise CheckpointError(f"{path}: missing; expected it, or tokenizer.json")
+    text = foreign.read_text(path, CheckpointError)
     lines = text.removesuffix("\n").split("\n")
     vocab = {token: number for number, token in enumerate(lines)}
     if len(vocab) != len(lines):

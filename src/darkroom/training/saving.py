@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from darkroom import foreign
 from darkroom.errors import CheckpointError, DarkroomError
 from darkroom.training import distributed
+from darkroom.weights.files import read_header, read_tensors
 from darkroom.weights.save import write_tensors, writing_order
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,9 +53,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: if the file is no training state.
     """
+    plain = read_facts(path)
+    return {name: tensor.clone() for name, tensor in read_tensors(path).items()}, plain
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The JSON object of ``write_state``. Raises as ``read_state``."""
     try:
-        with safe_open(path, framework="pt") as file:
-            plain = json.loads((file.metadata() or {})["darkroom"])
-            return {name: file.get_tensor(name) for name in file.keys()}, plain  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        return foreign.parse_json(read_header(path).metadata["darkroom"], "it", CheckpointError)
+    except (CheckpointError, KeyError) as error:
         raise CheckpointError(f"{path}: not a training state ({error}); delete it") from error

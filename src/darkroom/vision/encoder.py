@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import CheckpointError, ImageError, ModelMismatchError
 from darkroom.images import ImageLike, open_image, peek, to_square
@@ -180,9 +181,9 @@ def open_encoder(
     if not (path / "tokenizer").is_dir():
         raise CheckpointError(f"{path}: no tokenizer/ in it, so it cannot read words")
     try:
-        view = json.loads((path / VIEW).read_text("utf-8"))
+        view = foreign.read_object(path / VIEW, CheckpointError)
         size, crop = int(view["size"]), bool(view["crop"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path / VIEW}: not readable ({error}); it says how pictures are brought to size, "
             'as {"size": 224, "crop": false}'

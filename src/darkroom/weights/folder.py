@@ -1,6 +1,5 @@
 """Folders as diffusers and transformers write them: a pipeline of parts, or one model alone."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from darkroom import foreign
 from darkroom.config import from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
@@ -485,15 +485,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing, or no JSON object.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; download the folder again") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found a {type(data).__name__}")
-    return data
+    if not path.exists():
+        raise CheckpointError(f"{path}: missing; download the folder again")
+    return foreign.read_object(path, CheckpointError)
 
 
 def weight_files(folder: Path) -> list[str]:

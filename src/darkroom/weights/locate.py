@@ -5,7 +5,6 @@ and only when what it needs is not on this machine yet. All files of a download 
 resolved commit. ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` mean what they mean elsewhere.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import CheckpointError, ModelNotFoundError
 from darkroom.names import did_you_mean
@@ -137,8 +137,8 @@ def cached_folder(remote: Remote) -> Path | None:
     revision = remote.revision or "main"
     reference = repository / "refs" / revision
     try:
-        commit = reference.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
+        commit = foreign.read_text(reference, CheckpointError, 1000).strip()
+    except CheckpointError:
         commit = revision  # may be a commit itself
     folder = repository / "snapshots" / commit
     return folder if folder.is_dir() and any(folder.iterdir()) else None
@@ -244,13 +244,13 @@ def is_complete(folder: Path) -> bool:
             (folder / name).is_file() for name in ("config.json", "open_clip_config.json")
         )
     try:
-        parts = json.loads(index.read_text("utf-8"))
-    except ValueError:
+        parts = foreign.read_object(index, CheckpointError)
+    except CheckpointError:
         return False
     for part, entry in parts.items():
         if part.startswith("_") or part in SKIPPED or not isinstance(entry, list):
             continue
-        if entry[1] is None:
+        if len(entry) != 2 or not isinstance(entry[1], str):
             continue
         needs_weights = not entry[1].endswith(("Scheduler", "Tokenizer", "TokenizerFast"))
         inner = (

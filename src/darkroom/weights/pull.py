@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from darkroom import foreign
 from darkroom.errors import CheckpointError, DarkroomError, ModelNotFoundError
 from darkroom.names import did_you_mean
 from darkroom.weights.locate import SKIPPED, WEIGHTS, Remote, best_set
@@ -224,15 +225,17 @@ def _matches(path: Path, file: RemoteFile) -> bool:
     if file.sha256:
         return _sha256(path) == file.sha256
     if file.blob:
-        data = path.read_bytes()
-        head = f"blob {len(data)}\0".encode()
-        return hashlib.sha1(head + data, usedforsecurity=False).hexdigest() == file.blob
+        head = f"blob {path.stat().st_size}\0".encode()
+        return _digest(path, hashlib.sha1(head, usedforsecurity=False)) == file.blob
     return True
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as data:
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with foreign.open_file(path, CheckpointError) as data:
         while chunk := data.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

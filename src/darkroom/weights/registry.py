@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import CheckpointError, ConfigError, ModelNotFoundError
 from darkroom.names import did_you_mean
@@ -77,12 +78,11 @@ def registered() -> dict[str, Registered]:
         CheckpointError: the registry file is damaged.
     """
     path = home() / "models.json"
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
+    own = foreign.read_object(path, CheckpointError)
     try:
-        models = json.loads(text)["models"]
+        models = own["models"]
         return {name: _read(name, entry) for name, entry in models.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -155,7 +155,7 @@ def hash_files(files: Mapping[str, Path]) -> Iterator[Hashed]:
     done = 0
     for name, path in files.items():
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with foreign.open_file(path, CheckpointError) as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 done += len(chunk)

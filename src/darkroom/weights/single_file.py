@@ -1,6 +1,5 @@
 """Single files of the LDM and SGM families: Stable Diffusion 1.x, 2.x, XL with all their parts."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darkroom import foreign
 from darkroom.config import from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.sampling_config import SamplingConfig
@@ -355,10 +355,7 @@ def averaged(tensors: Mapping[str, Tensor], wanted: bool, notes: list[str]) -> M
 def _own(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     if OWN not in metadata:
         return {}
-    try:
-        own = json.loads(metadata[OWN])
-    except (ValueError, RecursionError):
-        own = None
+    own = foreign.parse_json(metadata[OWN], f"{path}: its {OWN!r} metadata", CheckpointError)
     if not isinstance(own, dict):
         raise CheckpointError(f"{path}: its {OWN!r} metadata is damaged; download it again")
     return own

@@ -57,7 +57,7 @@ def test_every_kind_of_trouble(folder):
     assert found.unreadable.keys() == {
         "07-damaged.jpg", "08-cut.png", "12-empty.png", "15-missing.png",
     }  # fmt: skip
-    assert "No such file" in found.unreadable["15-missing.png"]
+    assert "no such file" in found.unreadable["15-missing.png"]
     assert found.unreadable["07-damaged.jpg"] == "no image"
     assert found.tiny == {"06-tiny.png": "96x12"}
     assert found.duplicates == {

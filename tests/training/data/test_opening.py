@@ -57,7 +57,7 @@ def test_imagefolder_csv_and_splits(tmp_path):
         ('{"file_name": "../../secret.png", "text": "x"}', "leads out of"),
         ('{"file_name": "/etc/passwd", "text": "x"}', "leads out of"),
         ('{"text": "x"}', "row 1 has no file_name"),
-        ("{broken", "not readable as jsonl"),
+        ("{broken", "line 1: not valid JSON"),
         ("[1]", "is no object"),
         ("", "no pictures"),
     ],

@@ -1,12 +1,12 @@
 """Prompt styles: words around a prompt that are kept under a name. No torch."""
 
 import csv
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom import foreign
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
 from darkroom.errors import ConfigError
@@ -71,20 +71,15 @@ def read(path: Path) -> list[Style]:
     Raises:
         ConfigError: the file is neither.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
+    text = foreign.read_text(path, ConfigError)
     return _from_csv(path, text) if path.suffix.lower() == ".csv" else _from_toml(path, text)
 
 
 def _from_toml(path: Path, text: str) -> list[Style]:
     try:
-        tables: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}; expected [name] with prompt and negative") from None
+        tables: dict[str, Any] = foreign.parse_toml(text, str(path), ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; expected [name] with prompt and negative") from None
     styles = []
     for name, table in tables.items():
         fields: Mapping[str, Any] = table if isinstance(table, Mapping) else {}

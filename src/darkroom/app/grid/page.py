@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from darkroom.app.grid.axes import Axis
 from darkroom.app.grid.cells import COLUMNS
 from darkroom.atomic import atomic_write
+from darkroom.images import open_image
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d8dce2; --soft: #667085; --page: #fff }
@@ -82,8 +81,7 @@ def _head(axis: Axis, label: str) -> str:
 
 
 def _picture(path: Path, folder: Path, words: str) -> str:
-    with Image.open(path) as image:
-        shown = image.convert("RGB")
+    shown = open_image(path)
     shown.thumbnail((LARGEST, LARGEST))
     data = io.BytesIO()
     shown.save(data, "PNG" if max(shown.size) <= 128 else "WEBP", quality=90)

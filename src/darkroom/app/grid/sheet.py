@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from darkroom.app.grid.axes import Axis
 from darkroom.atomic import atomic_write
+from darkroom.images import open_image
 
 SMALL, LARGEST = 128, 16_000  # pixels: of a picture's side, of the sheet's
 GAP, TEXT, PAD = 6, 16, 8
@@ -28,7 +29,7 @@ def write(path: Path, title: str, axes: Sequence[Axis], pictures: Mapping[Place,
 def sheet(title: str, axes: Sequence[Axis], pictures: Mapping[Place, Path]) -> Image.Image:
     """The sheet; z is below each other."""
     x, y, z = axes
-    opened = {place: _opened(path) for place, path in pictures.items()}
+    opened = {place: open_image(path) for place, path in pictures.items()}
     widths = [max(image.width for image in opened.values())] * len(x.values)
     tall = max(image.height for image in opened.values())
     factor = max(1, -(-SMALL // max(widths[0], tall)))
@@ -71,11 +72,6 @@ def sheet(title: str, axes: Sequence[Axis], pictures: Mapping[Place, Path]) -> I
                     size = int(image.width * scale), int(image.height * scale)
                     result.paste(image.resize(size, way), (side + i * (width + GAP), row))
     return result
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple[int, int], lines: list[str], font, ink) -> None:  # pyright: ignore[reportMissingParameterType]

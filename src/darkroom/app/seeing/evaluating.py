@@ -1,6 +1,5 @@
 """How often the likeliest label is right, over a data set of labelled pictures."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,14 +119,13 @@ def _vectors(encoder: "Encoder", data: "Pictures") -> Iterator[tuple[int, Any, s
             yield from zip(numbers, data.raw(numbers), strict=True)
 
     def read(item: tuple[int, bytes]) -> tuple[int, Any, str]:
-        from PIL import Image
-
         from darkroom.errors import ImageError
+        from darkroom.images import undecoded
 
         number, file = item
         try:
             held = file[:2] in (b"P5", b"P6")  # pixels of a set that is held in memory
-            source = Image.open(io.BytesIO(file), formats=["PPM"]) if held else file
+            source = undecoded(file, ("PPM",)) if held else file
             return number, encoder.read(source), ""
         except ImageError as error:
             return number, None, str(error)

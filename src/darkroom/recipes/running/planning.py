@@ -7,7 +7,6 @@ before or between its stages is thrown away.
 
 import dataclasses
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from darkroom.errors import DataError
+from darkroom.errors import CheckpointError, DataError
 from darkroom.training.data import open_data
 from darkroom.training.fit import Draw, FitOptions, Training, fit
+from darkroom.training.saving import read_facts
 
 MEASURED = 3  # steps; the first warms up
 PATIENCE = 30.0  # seconds; a first step that takes longer is the only one
@@ -107,9 +106,8 @@ class Planner:
         if not self.real or not (state := self.real / inside / "state.safetensors").is_file():
             return 0
         try:
-            with safe_open(state, framework="pt") as file:
-                return int(json.loads((file.metadata() or {})["darkroom"])["step"])
-        except (SafetensorError, OSError, KeyError, ValueError):
+            return int(read_facts(state)["step"])
+        except (CheckpointError, KeyError, TypeError, ValueError):
             return 0  # the run itself will say what is wrong with it
 
 

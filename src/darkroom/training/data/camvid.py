@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from darkroom.errors import DataError
+from darkroom.images import undecoded
 from darkroom.training.data.labelled import FORMATS, SUFFIXES, damaged
 from darkroom.training.data.reading import attempts, left_out
 
@@ -87,7 +87,7 @@ def camvid(folder: Path, split: Split = "train") -> Scenes:
 
 def _read(path: Path, mode: str | None) -> np.ndarray:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with undecoded(path, FORMATS) as image:
             if mode is None and image.mode not in ("L", "P"):
                 raise DataError(f"{path}: a {image.mode} picture; labels are greyscale or palette")
             return np.array(image.convert(mode) if mode else image)

@@ -1,7 +1,6 @@
 """Look at every item of a data set: what cannot be used, and what one would want to know."""
 
 import hashlib
-import io
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from darkroom.errors import DataError
-from darkroom.images import MAX_PIXELS, to_rgb
+from darkroom.images import to_rgb, undecoded
 from darkroom.training.data.labelled import FORMATS
 from darkroom.training.data.pictures import Pictures
 
@@ -139,10 +138,8 @@ def look(pictures: Pictures, item: int) -> Seen:
         said = pictures.captions(item) if pictures.captioned else ("",)
         captioned = not pictures.captioned or any(text.strip() for text in said)
         (data,) = pictures.raw([item])
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with undecoded(data, FORMATS) as picture:
             size, mode = picture.size, picture.mode
-            if size[0] * size[1] > MAX_PIXELS:
-                return Seen(item, f"{size[0]}x{size[1]} pixels are too many", captioned=captioned)
             turned = picture.getexif().get(ORIENTATION, 1) not in (0, 1)
             animated = getattr(picture, "is_animated", False)
             rgb = to_rgb(picture)
@@ -150,7 +147,8 @@ def look(pictures: Pictures, item: int) -> Seen:
         return Seen(item, str(error).rpartition(": ")[2], captioned=captioned)
     except Exception as error:  # Pillow's readers raise almost anything on damage
         why = " ".join(str(error).split()) if str(error) else type(error).__name__
-        why = "no image" if "cannot identify" in why else why
+        why = why.removeprefix("the picture: ")
+        why = "no image" if why.startswith("not a ") else why
         return Seen(item, why[:120], captioned=captioned)
     exact = hashlib.blake2b(rgb.tobytes(), digest_size=16, key=str(rgb.size).encode()).digest()
     grey = rgb.convert("L")

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from darkroom import foreign
 from darkroom.errors import DataError
+from darkroom.images import undecoded
 from darkroom.training.data.labelled import FORMATS, Images, damaged, read_square
 from darkroom.training.data.reading import read_many
 
@@ -59,9 +61,8 @@ def read_captions(folder: Path) -> dict[str, tuple[str, ...]]:
     """
     path = folder / "captions.txt"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, ValueError, csv.Error) as error:
+        rows = list(csv.reader(foreign.read_text(path, DataError).splitlines(keepends=True)))
+    except (DataError, csv.Error) as error:
         raise DataError(
             f"{path}: not readable ({error}); expected Kaggle's Flickr8k: Images/ and captions.txt"
         ) from None
@@ -102,7 +103,7 @@ def split_names(
                 f"{path}: missing; the official split lists come with Flickr8k_text.zip, or take "
                 'the split "book-train"'
             )
-        listed = set(path.read_text("utf-8").split())
+        listed = set(foreign.read_text(path, DataError).split())
         if lacking := listed - captions.keys():
             raise DataError(f"{path}: no captions for {min(lacking)}; is it the same data set?")
         names = [name for name in known if name in listed]
@@ -127,7 +128,7 @@ def squeezed(path: Path, size: int) -> np.ndarray:
         DamagedError: it cannot be read.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with undecoded(path, FORMATS) as image:
             image.draft("RGB", (size, size))
             small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(small)

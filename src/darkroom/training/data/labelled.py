@@ -1,23 +1,35 @@
 """Small data sets of equal-sized images with a class each, in memory."""
 
+import bz2
 import gzip
-import io
+import lzma
+import math
+import os
 import struct
 import tarfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from darkroom import foreign
 from darkroom.errors import DataError
-from darkroom.images import MAX_PIXELS, to_rgb, to_square
+from darkroom.images import MAX_BYTES, to_rgb, to_square, undecoded
 from darkroom.training.data.reading import DamagedError, read_many
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+PACKED: tuple[tuple[bytes, Any], ...] = (
+    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+    (b"BZh", bz2.BZ2File),
+    (b"\xfd7zXZ\0", lzma.LZMAFile),
+)
+EXPANSION = 20  # times its size that a packed tar may unpack to; pictures are packed already
+LARGEST_IDX = 1 << 30  # bytes
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 
 
@@ -90,21 +102,56 @@ def class_tar(path: Path, size: int | None = None) -> Images:
     Raises:
         DataError: the tar is damaged, or holds no image, or more than half are damaged.
     """
-    try:
-        with tarfile.open(path) as tar:
-            members = sorted(
-                (m.name.removeprefix("./"), tar.extractfile(m).read())  # pyright: ignore[reportOptionalMemberAccess]
-                for m in tar
-                if m.isfile() and m.name.lower().endswith(SUFFIXES)
-            )
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: not readable as a tar ({error})") from error
+    members = sorted(_members(path))
     if not members or any("/" not in name for name, _ in members):
         raise DataError(f"{path}: expected class/file.jpg and the like in it")
     classes = sorted({name.split("/")[-2] for name, _ in members})
     names = [name for name, _ in members]
     labels = [classes.index(name.split("/")[-2]) for name in names]
     return _labelled([data for _, data in members], names, labels, classes, size, path)
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The pictures of a tar and their names; packed by gzip, bzip2 or xz, or not at all."""
+    with foreign.open_file(path, DataError) as file:
+        start = file.read(6)
+        file.seek(0)
+        unpacked: Any = next((kind(file) for head, kind in PACKED if start.startswith(head)), file)
+        most = EXPANSION * os.fstat(file.fileno()).st_size + (256 << 20)
+        try:
+            # pyright knows no file object that is not a whole IO
+            with tarfile.open(fileobj=Bounded(unpacked, most), mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    if not member.isreg() or not name.lower().endswith(SUFFIXES):
+                        continue
+                    if not 0 <= member.size <= MAX_BYTES:
+                        raise DataError(f"{path}: {name!r:.60} is {member.size:,} bytes: too large")
+                    yield name, tar.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as e:
+            raise DataError(f"{path}: not readable as a tar ({e})") from e
+
+
+class Bounded:
+    """A stream that unpacks at most so many bytes; more is an error."""
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self.stream, self.most = stream, most
+
+    def read(self, count: int) -> bytes:
+        self._allow(self.stream.tell() + count)
+        return self.stream.read(count)
+
+    def seek(self, position: int) -> int:
+        self._allow(position)
+        return self.stream.seek(position)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def _allow(self, end: int) -> None:
+        if not 0 <= end <= self.most:
+            raise ValueError(f"it unpacks to more than {self.most:,} bytes: a bomb, or damaged")
 
 
 def _labelled(
@@ -134,19 +181,12 @@ def read_square(source: Path | bytes, size: int | None) -> np.ndarray:
         DamagedError: not an image, cut off, or above ``images.MAX_PIXELS``.
     """
     try:
-        with Image.open(opened(source), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are too many")
+        with undecoded(source, FORMATS) as image:
             image.draft("RGB", (size, size)) if size else None
             image = to_rgb(image)
             return np.asarray(to_square(image, size) if size else image)
     except Exception as error:  # Pillow's readers raise almost anything on damage
         raise damaged(source, error) from error
-
-
-def opened(source: Path | bytes) -> Path | io.BytesIO:
-    """As Pillow takes it."""
-    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def damaged(source: Path | bytes, error: Exception) -> DamagedError:
@@ -162,13 +202,23 @@ def _idx(folder: Path, name: str, dimensions: int) -> Tensor:
             break
     else:
         raise DataError(f"{folder}: no {name}; expected MNIST's four files, gzipped or not")
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", data)
-    except (OSError, EOFError, struct.error) as error:
-        raise DataError(f"{path}: not readable as an IDX file ({error})") from error
-    values = data[4 + 4 * dimensions :]
-    if magic != 0x800 + dimensions or len(values) != np.prod(shape, dtype=np.int64):
+    head = 4 + 4 * dimensions
+    with foreign.open_file(path, DataError) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        try:
+            magic, *shape = struct.unpack(f">{1 + dimensions}I", stream.read(head))
+            size = math.prod(shape)
+            # gzip makes 1,032 bytes of one at most
+            if size > min(LARGEST_IDX, 1032 * os.fstat(file.fileno()).st_size):
+                raise ValueError(f"it claims {size:,} bytes")
+            values = stream.read(size)
+            whole = len(values) == size and not stream.read(1)
+        except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+            raise DataError(f"{path}: not readable as an IDX file ({error})") from error
+    if magic != 0x800 + dimensions or not whole:
         raise DataError(f"{path}: not an IDX file of {dimensions}-dimensional bytes, or cut off")
+    if not size:
+        raise DataError(f"{path}: an IDX file without values; expected MNIST's or the like")
     return torch.frombuffer(bytearray(values), dtype=torch.uint8).view(*shape)

@@ -1,12 +1,13 @@
 """``open_data``: what lies at a path, recognised by its names, opened without reading pictures."""
 
 import csv
-import json
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from darkroom import foreign
 from darkroom.errors import DataError
 from darkroom.training.data.flickr8k import Split, read_captions, split_names
 from darkroom.training.data.labelled import SUFFIXES, class_tar, idx
@@ -171,7 +172,7 @@ def image_folder_files(path: Path, metadata: Iterable[Path]) -> Files:
 
 def _tar(path: Path) -> Pictures:
     """Shards; or, compressed, classes held in memory."""
-    with path.open("rb") as file:
+    with foreign.open_file(path, DataError) as file:
         start = file.read(6)
     if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zXZ\0":
         return Held("tar of class/file", class_tar(path))
@@ -188,7 +189,7 @@ def metadata_files(path: Path, split: str = "train") -> list[Path]:
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the line, its columns)."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.TextIOWrapper(foreign.open_file(file, DataError), "utf-8-sig", newline="") as lines:
             if file.suffix == ".csv":
                 yield from (
                     (number, dict(row)) for number, row in enumerate(csv.DictReader(lines), 2)
@@ -196,11 +197,11 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    row = json.loads(line)
+                    row = foreign.parse_json(line, f"{file}: line {number}", DataError)
                     if not isinstance(row, dict):
                         raise ValueError(f"line {number} is no object")
                     yield number, row
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{file}: not readable as {file.suffix[1:]} ({error})") from None
 
 
@@ -233,11 +234,9 @@ def _pictures(folder: Path) -> list[Path]:
 def _note(picture: Path) -> tuple[str, ...]:
     """The lines beside a picture that say something."""
     for suffix in NOTES:
-        try:
-            lines = picture.with_suffix(suffix).read_text("utf-8").splitlines()
-        except FileNotFoundError:
+        note = picture.with_suffix(suffix)
+        if not note.exists():
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{picture.with_suffix(suffix)}: not readable ({error})") from None
+        lines = foreign.read_text(note, DataError).splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     return ()

@@ -15,10 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from darkroom import foreign
 from darkroom.errors import DataError
-from darkroom.training.data.labelled import FORMATS, Images, damaged, opened, read_square
+from darkroom.images import MAX_BYTES, undecoded
+from darkroom.training.data.labelled import FORMATS, Images, damaged, read_square
 from darkroom.training.data.reading import DamagedError, attempts, left_out
 
+MOST_ITEMS = 10_000_000  # with their repeats; an index holds 8 bytes for each
 CHUNK = 256  # files that are held at once, still compressed
 
 
@@ -242,7 +245,7 @@ def squeezed_cut_out(data: Path | bytes, size: int) -> np.ndarray:
         DamagedError: it cannot be read.
     """
     try:
-        with Image.open(opened(data), formats=FORMATS) as image:
+        with undecoded(data, FORMATS) as image:
             premultiplied = image.convert("RGBA").convert("RGBa")
             small = premultiplied.resize((size, size), Image.Resampling.BOX).convert("RGBA")
     except Exception as error:  # Pillow's readers raise almost anything on damage
@@ -278,6 +281,11 @@ class Files(Pictures):
         self.kind, self.root, self.items, self.classes = kind, root, items, classes
         self.captioned = captioned
         repeats = torch.tensor([item.repeats for item in items])
+        if repeats.sum() > MOST_ITEMS:
+            raise DataError(
+                f"{root}: {len(items):,} pictures, repeated {repeats.sum():,} times altogether; "
+                f"expected at most {MOST_ITEMS:,}: lower the numbers before the _"
+            )
         self.which = torch.arange(len(items)).repeat_interleave(repeats)
         if classes:
             self.labels = torch.tensor([item.label for item in items])[self.which]
@@ -295,11 +303,7 @@ class Files(Pictures):
 
     def raw(self, indices: Sequence[int]) -> Iterator[bytes]:
         for i in indices:
-            try:
-                data = self.item(i).path.read_bytes()
-            except OSError as error:
-                raise DamagedError(f"{self.name(i)}: cannot be read ({error.strerror})") from None
-            yield data
+            yield foreign.read_bytes(self.item(i).path, DamagedError, MAX_BYTES)
 
     def captions(self, i: int) -> tuple[str, ...]:
         return self.item(i).captions

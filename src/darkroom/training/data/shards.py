@@ -5,7 +5,6 @@ Why not a stream: docs/decisions/0005-shards-by-index.md.
 """
 
 import hashlib
-import json
 import os
 import re
 import zipfile
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import DataError
 from darkroom.training.data.labelled import SUFFIXES
@@ -30,10 +30,10 @@ FIELDS = np.dtype(
 )
 NONE = -1  # in ``label`` and ``folder``; a file that is not there has size -1
 CHUNK = 4096  # samples whose texts are read at once
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+BRACES = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 
 
-def expand(pattern: str) -> list[Path]:
+def expand(pattern: str, most: int = 1_000_000) -> list[Path]:
     """``{00000..00041}.tar`` -> 42 paths; several braces multiply. Without braces: itself.
 
     Raises:
@@ -43,13 +43,16 @@ def expand(pattern: str) -> list[Path]:
     if not match:
         return [Path(pattern)]
     first, last = int(match[1]), int(match[2])
-    if not first <= last < first + 1_000_000:
+    if not first <= last < first + most:
         raise DataError(f"{pattern}: expected {{first..last}} of at most a million shards")
     width = len(match[1]) if match[1].startswith("0") else 0
     return [
         path
         for number in range(first, last + 1)
-        for path in expand(pattern[: match.start()] + f"{number:0{width}}" + pattern[match.end() :])
+        for path in expand(
+            pattern[: match.start()] + f"{number:0{width}}" + pattern[match.end() :],
+            most // (last - first + 1),
+        )
     ]
 
 
@@ -105,10 +108,10 @@ class Shards(Pictures):
     def name(self, i: int) -> str:
         shard = int(np.searchsorted(self.starts, i, "right")) - 1
         try:
-            with self.paths[shard].open("rb") as file:
+            with foreign.open_file(self.paths[shard], DataError) as file:
                 file.seek(int(self.index[i]["image_at"]) - 512)
                 name = file.read(100).split(b"\0")[0].decode("utf-8", "replace")
-        except OSError:
+        except (OSError, DataError):
             name = "?"
         return f"{self.paths[shard].name}: {name}"
 
@@ -150,7 +153,7 @@ class Shards(Pictures):
         for shard in np.unique(shards):
             path = self.paths[shard]
             try:
-                with path.open("rb", buffering=0) as file:
+                with foreign.open_file(path, DataError, buffering=0) as file:
                     for k in order[shards[order] == shard]:
                         if sizes[k] > 0:
                             file.seek(int(at[k]))
@@ -176,8 +179,8 @@ class Shards(Pictures):
 
 def _row(data: bytes) -> dict:
     try:
-        row = json.loads(data) if data else {}
-    except (ValueError, RecursionError):
+        row = foreign.parse_json(data, "its row", DataError) if data else {}
+    except DataError:
         return {}
     return row if isinstance(row, dict) else {}
 
@@ -273,7 +276,7 @@ def scan(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _label(path: Path, offset: int, size: int) -> int:
-    with path.open("rb") as file:
+    with foreign.open_file(path, DataError) as file:
         file.seek(offset)
         text = file.read(min(size, 32)).strip()
     if not text.isdigit() or int(text) >= 2**31:
@@ -284,7 +287,7 @@ def _label(path: Path, offset: int, size: int) -> int:
 def _class_names(folder: Path, count: int) -> tuple[str, ...]:
     """The lines of ``classnames.txt`` beside the shards, if they fit; else the numbers."""
     try:
-        names = tuple((folder / "classnames.txt").read_text("utf-8").splitlines())
-    except (OSError, UnicodeDecodeError):
+        names = tuple(foreign.read_text(folder / "classnames.txt", DataError).splitlines())
+    except DataError:
         names = ()
     return names if len(names) >= count else tuple(map(str, range(count)))

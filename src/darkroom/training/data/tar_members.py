@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from darkroom import foreign
 from darkroom.errors import DataError
 
 BLOCK = 512
@@ -31,10 +32,7 @@ def members(path: Path) -> Iterator[Member]:
     Raises:
         DataError: the file is no tar, is damaged or cut off; names the file and the offset.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    file = foreign.open_file(path, DataError)
     try:
         yield from _members(file, path)
     finally:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from darkroom import foreign
 from darkroom.atomic import atomic_write
-from darkroom.errors import DataError
+from darkroom.errors import DataError, ImageError
+from darkroom.images import MAX_BYTES
 from darkroom.masks import Mask, colours
 from darkroom.names import EXPORT_NAMES, did_you_mean
 from darkroom.vision.export.coco import coco
@@ -110,7 +112,7 @@ class Yolo(Writer):
         source = Path(picture.file)
         copy = f"images/{picture.name}{source.suffix}"
         if source.is_file() and (self.folder / copy).resolve() != source.resolve():
-            self._write(copy, source.read_bytes())
+            self._write(copy, foreign.read_bytes(source, ImageError, MAX_BYTES))
         self._write(f"labels/{picture.name}.txt", label_lines(picture, self.classes))
 
     def close(self) -> None:

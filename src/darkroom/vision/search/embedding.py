@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from darkroom import foreign
 from darkroom.errors import ImageError
 from darkroom.images import MAX_BYTES, peek
 from darkroom.vision.encoder import Encoder
@@ -102,7 +103,7 @@ def _hashed(folder: Path, file: File) -> _Read:
     try:
         if file.bytes > MAX_BYTES:
             peek(path)  # says so
-        with path.open("rb") as data:
+        with foreign.open_file(path, ImageError) as data:
             digest = hashlib.file_digest(data, lambda: hashlib.blake2b(digest_size=16)).digest()
         return _Read(file, digest)
     except ImageError as error:

@@ -1,8 +1,6 @@
 """Textual inversions: found by the name that a prompt uses, read, and fitted to text towers."""
 
 import base64
-import binascii
-import json
 import os
 import re
 import zlib
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom import foreign
 from darkroom.errors import CheckpointError, DarkroomError, ModelMismatchError
 from darkroom.weights import registry
 from darkroom.weights.adapters.finding import (
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 KIND = "textual inversion"
 BASES = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "SDXL refiner"}
 LARGEST = 64 << 20  # bytes of JSON in a picture: 800 vectors of 4096 numbers
+_MOST_HIDDEN = 4_000_000  # pixels on either side of a picture
 _BLACK = 2  # empty columns, at least, between data and picture
 
 
@@ -138,19 +138,21 @@ def read_picture(path: Path) -> object:
     from darkroom.images import open_image, peek
 
     text = peek(path).info.get("sd-ti-embedding")
+    where = f"{path}: the textual inversion in it"
     try:
         if isinstance(text, str | bytes):
-            return _tensors(json.loads(base64.b64decode(text, validate=True)))
-        packed = _low_bits(open_image(path))
-        if packed is not None:
-            unpacked = zlib.decompressobj().decompress(packed, LARGEST)
-            return _tensors(json.loads(unpacked))
-    except (ValueError, RecursionError, zlib.error, binascii.Error) as error:
+            data = base64.b64decode(text, validate=True)
+        elif (packed := _low_bits(open_image(path))) is not None:
+            data = zlib.decompressobj().decompress(packed, LARGEST)
+        else:
+            raise CheckpointError(
+                f"{path}: no textual inversion is in this picture; give the file itself"
+            )
+    except (ValueError, zlib.error) as error:
         raise CheckpointError(
-            f"{path}: the textual inversion in it is damaged ({type(error).__name__}); pictures "
-            "lose it when they are converted"
+            f"{where} is damaged ({type(error).__name__}); pictures lose it when they are converted"
         ) from None
-    raise CheckpointError(f"{path}: no textual inversion is in this picture; give the file itself")
+    return _tensors(foreign.parse_json(data, f"{where} is damaged", CheckpointError), where)
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:
@@ -204,15 +206,25 @@ def _plain(content: object) -> object:
     return content
 
 
-def _tensors(value: Any) -> Any:
-    """JSON as A1111 writes tensors: ``{"TORCHTENSOR": [...]}``."""
+def _tensors(value: Any, where: str) -> Any:
+    """JSON as A1111 writes tensors: ``{"TORCHTENSOR": [...]}``.
+
+    Raises:
+        CheckpointError: a tensor is no list of numbers, or of lists of as many.
+    """
     import torch
 
     if not isinstance(value, Mapping):
         return value
-    if "TORCHTENSOR" in value:
-        return torch.tensor(value["TORCHTENSOR"], dtype=torch.float32)
-    return {key: _tensors(part) for key, part in value.items()}
+    if "TORCHTENSOR" not in value:
+        return {key: _tensors(part, where) for key, part in value.items()}
+    try:
+        tensor = torch.tensor(value["TORCHTENSOR"], dtype=torch.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise CheckpointError(f"{where} has a tensor that is no list of numbers") from None
+    if not tensor.abs().lt(1e30).all():
+        raise CheckpointError(f"{where} has numbers beyond every embedding's")
+    return tensor.float()
 
 
 def _low_bits(picture: Any) -> bytes | None:
@@ -231,7 +243,7 @@ def _low_bits(picture: Any) -> bytes | None:
     rows, columns = np.flatnonzero(bright.any(axis=-1)), np.flatnonzero(bright.any(axis=0))
     low = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] & 0x0F
     empty = np.flatnonzero(low.sum(axis=(0, 2)) == 0)
-    if len(empty) < _BLACK:
+    if len(empty) < _BLACK or not empty[0] or empty[0] * len(low) > _MOST_HIDDEN:
         return None
     blocks = [block ^ _mask(block.shape) for block in (low[:, : empty[0]], low[:, empty[-1] + 1 :])]
     if blocks[0].shape != blocks[1].shape or not blocks[0].size:
@@ -240,11 +252,17 @@ def _low_bits(picture: Any) -> bytes | None:
 
 
 def _mask(shape: tuple[int, ...]) -> Any:
-    """The low bits of a linear congruential generator's numbers, modulo 255."""
+    """The low bits of a linear congruential generator's numbers, modulo 255.
+
+    All at once: with seed_n = a seed_(n-1) + c, what is known of the first n gives the next n, as
+    seed_(i+n) = a^n seed_i + seed_n. Arithmetic of 32 bits overflows as it should.
+    """
     import numpy as np
 
-    numbers, seed = np.empty(int(np.prod(shape)), np.uint8), 0
-    for index in range(len(numbers)):
-        seed = (1664525 * seed + 1013904223) % 2**32
-        numbers[index] = seed % 255 & 0x0F
-    return numbers.reshape(shape)
+    count = int(np.prod(shape))
+    seeds = np.array([1013904223], np.uint32)
+    power = np.uint32(1664525)  # a^n, n = len(seeds)
+    while len(seeds) < count:
+        seeds = np.concatenate((seeds, seeds * power + seeds[-1]))
+        power = np.uint32(int(power) * int(power) & 0xFFFFFFFF)
+    return (seeds[:count] % 255 & 0x0F).astype(np.uint8).reshape(shape)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from darkroom import foreign
 from darkroom.errors import CheckpointError, ImageError, ModelMismatchError, ModelNotFoundError
 from darkroom.names import did_you_mean
 from darkroom.weights import registry
@@ -101,7 +102,7 @@ def sha256_of(path: Path) -> str:
 
 @functools.lru_cache(64)
 def _sha256(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
+    with foreign.open_file(path, CheckpointError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

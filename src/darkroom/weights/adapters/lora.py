@@ -1,6 +1,5 @@
 """LoRA files: found by name, read, and fitted to a model."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom import foreign
 from darkroom.errors import CheckpointError, LayoutError, ModelMismatchError
 from darkroom.weights.adapters.finding import called, check_base, find, sha256_of
 
@@ -221,9 +221,6 @@ def _peft_config(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     text = metadata.get("lora_adapter_metadata", "")
     beside = path.with_name("adapter_config.json")
     if not text and path.stem == "adapter_model" and beside.is_file():
-        text = beside.read_text("utf-8")
-    try:
-        config = json.loads(text or "{}")
-    except ValueError:
-        raise CheckpointError(f"{path}: peft's configuration of it is no JSON") from None
+        text = foreign.read_text(beside, CheckpointError)
+    config = foreign.parse_json(text or "{}", f"{path}: peft's configuration", CheckpointError)
     return config if isinstance(config, dict) else {}

@@ -1,11 +1,12 @@
 """Folders: a diffusers pipeline with its parts, or one model at the root."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darkroom import foreign
+from darkroom.errors import CheckpointError
 from darkroom.weights.catalog import lookup
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect import FileReport, dtype_of, report_of
@@ -119,15 +120,4 @@ def _json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is too long, or no JSON object.
     """
-    if not path.is_file():
-        return {}
-    with naming(path):
-        if path.stat().st_size > LONGEST_JSON:
-            raise Fault("is too long for a config", "check which file it is")
-        try:
-            data = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            raise Fault("is not JSON", "download it again") from None
-        if type(data) is not dict:
-            raise Fault("is not a JSON object", "download it again")
-        return data
+    return foreign.read_object(path, CheckpointError, LONGEST_JSON) if path.exists() else {}

@@ -1,9 +1,10 @@
 """Which GELU a CLIP was trained with, by its format, the config beside it, or the catalogue."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from darkroom import foreign
+from darkroom.errors import CheckpointError
 from darkroom.weights.catalog import Known
 from darkroom.weights.inspect.rules import Rule
 
@@ -39,17 +40,15 @@ def activation(rule: Rule, path: Path, own: str, known: Known | None) -> str:
 
 def _quick(own: str) -> bool:
     try:
-        return bool(json.loads(own)["config"]["text"]["quick_gelu"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        said = foreign.parse_json(own, "its metadata", CheckpointError)
+        return bool(said["config"]["text"]["quick_gelu"])
+    except (CheckpointError, KeyError, TypeError, IndexError):
         return False
 
 
 def _json(path: Path) -> dict[str, Any]:
     """A config; empty where there is none that can be read: loading says what is wrong with it."""
     try:
-        if path.stat().st_size > LONGEST:
-            return {}
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return foreign.read_object(path, CheckpointError, LONGEST)
+    except CheckpointError:
         return {}
-    return data if isinstance(data, dict) else {}

@@ -1,10 +1,10 @@
 """The index of a model in several files: ``weight_map`` says which file holds which tensor."""
 
-import json
 from pathlib import Path
 
+from darkroom import foreign
+from darkroom.errors import CheckpointError
 from darkroom.weights.readers.faults import AGAIN, Fault, naming, printable
-from darkroom.weights.readers.opening import open_mapped
 from darkroom.weights.readers.safetensors_header import MOST_TENSORS
 
 INDEX_SUFFIX = ".index.json"
@@ -18,16 +18,10 @@ def read_index(path: Path) -> dict[str, list[str]]:
         CheckpointError: damaged, or it names a file outside its folder, or one that is missing.
     """
     with naming(path):
-        data = open_mapped(path)
-        if len(data) > LONGEST_INDEX:
-            raise Fault(f"is an index of {len(data):,} bytes", "use another file")
-        text = data[:]
-        if text.count(b"[") + text.count(b"{") > 1000 or text.count(b",") > MOST_TENSORS:
+        text = foreign.read_text(path, CheckpointError, LONGEST_INDEX)
+        if text.count("[") + text.count("{") > 1000 or text.count(",") > MOST_TENSORS:
             raise Fault("is no index of shards", AGAIN)
-        try:
-            index = json.loads(text)
-        except (ValueError, RecursionError):
-            raise Fault("is not JSON", AGAIN) from None
+        index = foreign.parse_json(text, path.name, CheckpointError)
         weights = index.get("weight_map") if type(index) is dict else None
         if type(weights) is not dict or not weights:
             raise Fault("has no weight_map that says which file holds what", AGAIN)

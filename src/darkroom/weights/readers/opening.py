@@ -2,9 +2,8 @@
 
 import mmap
 import os
-import stat
-from pathlib import Path
 
+from darkroom import foreign
 from darkroom.weights.readers.faults import AGAIN, Fault
 from darkroom.weights.readers.quantized import UNQUANTISED
 
@@ -41,24 +40,13 @@ def open_mapped(path: str | os.PathLike[str]) -> mmap.mmap:
         Fault: not a regular file, or empty.
         OSError: it cannot be opened.
     """
-    path = Path(path)
     try:
-        status = path.stat()  # before open(): opening a pipe would wait for ever
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise Fault(
-                "is a link to a file that is gone", "restore the file or the link"
-            ) from None
-        raise Fault("no such file", "check the path") from None
-    except ValueError:  # a NUL in the name
-        raise Fault("is not a file name", "check the path") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise Fault("is a folder, not a file", "name a file in it, or load the folder as a model")
-    if not stat.S_ISREG(status.st_mode):
-        raise Fault("is a pipe or a device, not a file", "copy it to a file first")
-    if status.st_size == 0:
-        raise Fault("is empty (0 bytes)", AGAIN)
-    with open(path, "rb") as file:
+        file = foreign.opened(path)
+    except foreign.Unreadable as problem:
+        raise Fault(problem.what, problem.remedy) from None
+    with file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise Fault("is empty (0 bytes)", AGAIN)
         if os.name != "posix":
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
