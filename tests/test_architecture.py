@@ -207,7 +207,8 @@ def test_no_with_around_a_yield():
             if isinstance(function, ast.FunctionDef) and not _is_context_manager(function):
                 for block in _own(function):
                     leaks = isinstance(block, ast.With) and not all(
-                        ".open(" in ast.unparse(item.context_expr) for item in block.items
+                        re.search(r"\bopen(_file)?\(", ast.unparse(item.context_expr))
+                        for item in block.items
                     )
                     if leaks and any(isinstance(n, ast.Yield | ast.YieldFrom) for n in _own(block)):
                         found.append(f"{path.relative_to(ROOT)}: {function.name}")

@@ -108,7 +108,7 @@ def read_text(path: PathLike, error: Kind, most: int = MAX_TEXT) -> str:
         error: as ``read_bytes``, or it is no such text.
     """
     try:
-        text = read_bytes(path, error, most).decode("utf-8-sig")
+        text = read_bytes(path, error, most).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as problem:
         raise error(f"{path}: not UTF-8 text (byte {problem.start:,}); save it as UTF-8") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
