@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
+from bounded import LiveBytes
 from darkroom.errors import NotEnoughMemoryError
 from darkroom.generation import memory
 from darkroom.generation.decode import OVERLAP, TILE, decode, tiles_by_default
@@ -45,7 +44,7 @@ def test_a_picture_of_one_tile_is_not_changed() -> None:
     model = small.model()
     whole, _ = decode(model, latents(TILE, 20))
     tiled, _ = decode(model, latents(TILE, 20), tile=True)
-    torch.testing.assert_close(whole, tiled, rtol=0, atol=1e-6)
+    torch.testing.assert_close(whole, tiled, rtol=0, atol=1e-5)
 
 
 def test_tiles_of_the_real_autoencoder_are_near() -> None:
@@ -174,61 +173,32 @@ def test_after_a_refusal_the_next_run_is_the_same() -> None:
     assert develop(model, "a", steps=2)[0].image.tobytes() == before.image.tobytes()
 
 
-MEASURE = """
-import sys, torch
-torch.set_num_threads(1)
-from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
-from darkroom.models.unet import UNet, UNetConfig
-
-def read(name):
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-part, height, width, rows = sys.argv[1], *map(int, sys.argv[2:])
-with torch.no_grad():
-    if part == "unet":
-        model = UNet(UNetConfig(channels=(96, 192, 192), heads=(4,) * 3, depth=(1, 1, 0)))
-        def run(rows, h, w):
-            model(torch.randn(rows, 4, h, w), torch.ones(rows), torch.randn(rows, 77, 768))
-    else:
-        model = Autoencoder(AutoencoderConfig(channels=(64, 128, 128, 128)))
-        def run(rows, h, w):
-            model.decode(torch.randn(rows, 4, h, w))
-    run(1, 8, 8)
-    before = read("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")
-    run(rows, height, width)
-    print(read("VmHWM") - before)
-"""
 UNET = UNetConfig(channels=(96, 192, 192), heads=(4,) * 3, depth=(1, 1, 0))
 VAE = AutoencoderConfig(channels=(64, 128, 128, 128))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
 @pytest.mark.parametrize(
     ("part", "height", "width", "rows"),
-    [
-        ("unet", 64, 64, 1),
-        pytest.param("unet", 48, 96, 2, marks=pytest.mark.slow),
-        ("vae", 32, 32, 1),
-        pytest.param("vae", 40, 48, 1, marks=pytest.mark.slow),
-    ],
+    [("unet", 32, 32, 1), ("unet", 24, 48, 2), ("vae", 16, 16, 1), ("vae", 24, 16, 1)],
 )
-def test_the_estimate_against_reality(part, height, width, rows) -> None:
-    """Peak memory of a process of its own; the estimate is honest within a factor of 1.6."""
-    command = [sys.executable, "-c", MEASURE, part, str(height), str(width), str(rows)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "clear_refs" in found.stderr:
-        pytest.skip("this system does not reset the peak")
-    assert found.returncode == 0, found.stderr
-    measured = int(found.stdout)
+def test_the_count_is_what_lives_at_once(part, height, width, rows) -> None:
+    """Bytes of tensors, counted; what kernels and the C library add is ``OVERHEAD``."""
     with torch.device("meta"):
         unet, autoencoder = UNet(UNET), Autoencoder(VAE)
     model = dataclasses.replace(small.model(), unet=unet, autoencoder=autoencoder)
-    factor = autoencoder.factor
-    counted = memory.estimate(model, (height * factor, width * factor), rows)
+    counted = memory.estimate(
+        model, (height * autoencoder.factor, width * autoencoder.factor), rows
+    )
     assert counted is not None
-    bytes_counted = counted.network if part == "unet" else counted.decoding
-    estimate = memory.OVERHEAD * bytes_counted
-    print(f"{part} {height}x{width}x{rows}: {measured / estimate:.2f} of the estimate")  # noqa: T201
-    assert 1 / 1.6 < measured / estimate < 1.6
+    latents = torch.randn(rows, 4, height, width)
+    with torch.no_grad():
+        if part == "unet":
+            network, text = UNet(UNET), torch.randn(rows, 77, 768)
+            with LiveBytes() as live:
+                network(latents, torch.ones(rows), text)
+            assert live.peak == pytest.approx(counted.network, rel=0.05)
+        else:
+            network = Autoencoder(VAE)
+            with LiveBytes() as live:
+                network.decode(latents)
+            assert live.peak == pytest.approx(counted.decoding, rel=0.05)

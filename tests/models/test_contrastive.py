@@ -37,7 +37,7 @@ def test_both_towers_give_unit_vectors(model):
 
 def test_padding_after_the_end_changes_nothing(model):
     short, long = torch.tensor([[48, 3, 49]]), torch.tensor([[48, 3, 49, 49, 49]])
-    assert torch.allclose(model.encode_text(short), model.encode_text(long), atol=1e-6)
+    assert torch.allclose(model.encode_text(short), model.encode_text(long), atol=1e-5)
 
 
 def test_pixels_are_normalised_by_mean_and_deviation(model):

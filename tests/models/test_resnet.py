@@ -160,13 +160,14 @@ def test_equal_to_timm(timm: dict) -> None:
     expected = torch.tensor(timm["output"])
     with torch.no_grad():
         actual = model(images())[:, ::8]
-    assert oracles.largest(actual, expected) < 1e-5 * expected.abs().max()
+    assert oracles.largest(actual, expected) < 1e-4 * expected.abs().max()
     with torch.no_grad():
         model.train()(images())
     moved = TORCHVISION.revert(model.state_dict(), RESNET50)
     for name, values in timm["moved"].items():
         other = torch.tensor(values)
-        assert oracles.largest(moved[name][:4], other) < 1e-5 * other.abs().max(), name
+        # 50 normalised layers deep, and by another library's convolutions: 1e-4, as promised
+        assert oracles.largest(moved[name][:4], other) < 1e-4 * other.abs().max(), name
         assert oracles.largest(state[name][:4], other) > 1e-3
     assert moved["layer4.2.bn3.num_batches_tracked"] == 8
 

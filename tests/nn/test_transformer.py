@@ -9,7 +9,7 @@ from darkroom.nn.transformer import Block
 def test_the_first_rows_alone_are_those_of_all(quick_gelu):
     torch.manual_seed(0)
     block, x = Block(16, 2, 32, quick_gelu=quick_gelu), torch.randn(3, 7, 16)
-    assert torch.allclose(block(x)[:, :2], block(x, 2), atol=1e-6)
+    assert torch.allclose(block(x)[:, :2], block(x, 2), atol=1e-5)
 
 
 def test_causal_tokens_do_not_look_ahead():
@@ -19,7 +19,7 @@ def test_causal_tokens_do_not_look_ahead():
     changed[:, 3:] = torch.randn(1, 2, 16)
     for causal in (True, False):
         block = Block(16, 2, 32, quick_gelu=True, causal=causal)
-        same = torch.allclose(block(x)[:, :3], block(changed)[:, :3], atol=1e-6)
+        same = torch.allclose(block(x)[:, :3], block(changed)[:, :3], atol=1e-5)
         assert same is causal
 
 

@@ -46,8 +46,8 @@ def test_values_and_gradients(monkeypatch, bias: bool, order: str) -> None:
         x = leaf.transpose(1, 2) if order == "transposed" else leaf
         outputs.append(layer(x))
         outputs[-1].sin().sum().backward()
-    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-5, atol=1e-5)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
     assert len(calls) == 3  # forward, to the input, to the weight

@@ -298,7 +298,7 @@ def test_weights_multiply_and_the_mean_is_restored(sd1, tokenizer):
     assert oracles.largest(weighted, expected * plain.mean() / expected.mean()) < 1e-5
     assert weighted.mean() == pytest.approx(plain.mean().item(), rel=1e-4)
     raw = sd1.with_options(weighting="no_norm").plan("a (red:1.4) car", 1)
-    assert oracles.largest(raw.segments[0].parts[0].cond.text[0], expected) < 1e-6
+    assert oracles.largest(raw.segments[0].parts[0].cond.text[0], expected) < 1e-5
 
 
 def test_a_prompt_without_weights_is_the_plain_prompt(sd1):
@@ -391,8 +391,8 @@ def test_embeddings_take_the_place_of_tokens(sd1, tokenizer):
     embeds = model.token(ids)
     embeds[0, 1 + len(before) : 3 + len(before)] = vectors
     expected = model(ids, embeds).last
-    assert oracles.largest(encoder(["a my-cat car"]).text, expected) < 1e-6
-    assert oracles.largest(plan_text(encoder, "a MY-CAT car"), expected) < 1e-6
+    assert oracles.largest(encoder(["a my-cat car"]).text, expected) < 1e-5
+    assert oracles.largest(plan_text(encoder, "a MY-CAT car"), expected) < 1e-5
     assert encoder.report("a my-cat car, my-cats").embeddings == ("my-cat",)
     # a name inside a word, or an unknown one, is words
     assert torch.equal(encoder(["a my-cats"]).text, sd1(["a my-cats"]).text)

@@ -75,7 +75,7 @@ def test_equal_gradients_from_less_memory(which):
     for a, b in zip(*gradients, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
-            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert sizes[1] < 0.6 * sizes[0], sizes
 
 
@@ -108,4 +108,4 @@ def test_the_trainer_s_option_changes_no_loss():
             return (model(x) - 1).square().mean()
 
         losses.append([step.loss for step in fit(Training(model, options), loss)])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

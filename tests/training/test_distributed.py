@@ -153,8 +153,8 @@ def both(alone):
 
 def near(found, expected, start=0):
     for (a, b), (c, d) in zip(found[0], expected[0][start:], strict=True):
-        assert a == pytest.approx(c, rel=1e-5, abs=1e-6)
-        assert b == pytest.approx(d, rel=1e-4, abs=1e-6)
+        assert a == pytest.approx(c, rel=1e-5, abs=1e-5)
+        assert b == pytest.approx(d, rel=1e-4, abs=1e-5)
     for name, value in expected[1].items():
         torch.testing.assert_close(
             torch.tensor(found[1][name]), torch.tensor(value), rtol=1e-4, atol=1e-5

@@ -92,7 +92,7 @@ def test_a_batch_in_parts_gives_the_losses_of_one_pass(parts):
     first = fit(Training(whole, FitOptions(**PLAIN)), squares(whole))
     second = fit(Training(pieces, FitOptions(**PLAIN, accumulate=parts)), squares(pieces))
     for a, b in zip(first, second, strict=True):
-        assert a.loss == pytest.approx(b.loss, rel=1e-6)
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-5)
 
 

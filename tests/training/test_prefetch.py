@@ -78,13 +78,15 @@ def test_nothing_starts_before_it_is_asked():
 
 
 def test_loading_overlaps_with_the_consumer():
-    def load(step):
-        time.sleep(0.02)
+    """While the consumer holds a step, the next one is being loaded: it waits for that here."""
+    begun = [threading.Event() for _ in range(5)]
 
-    started = time.perf_counter()
-    for _ in prefetch(load, range(20), 2, 2):
-        time.sleep(0.02)
-    assert time.perf_counter() - started < 0.65  # 0.8 one after the other
+    def load(step):
+        begun[step].set()
+        return step
+
+    for step in prefetch(load, range(5), 2, 2):
+        assert step == 4 or begun[step + 1].wait(60)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")

@@ -20,9 +20,9 @@ def test_a_label_is_the_mean_of_its_templates(encoder):
     vectors = c.label_vectors(encoder, LABELS, templates)
     assert vectors.shape == (3, 8)
     one = encoder.encode_text(["a green bar", "the green bar .", "green bar"]).mean(0)
-    assert torch.allclose(vectors[1], F.normalize(one, dim=0), atol=1e-6)
+    assert torch.allclose(vectors[1], F.normalize(one, dim=0), atol=1e-5)
     alone = c.label_vectors(encoder, [" red "], "{}")
-    assert torch.allclose(alone, encoder.encode_text("red"), atol=1e-6)
+    assert torch.allclose(alone, encoder.encode_text("red"), atol=1e-5)
 
 
 def test_probabilities_are_the_encoder_s(encoder):

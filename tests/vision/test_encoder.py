@@ -66,7 +66,7 @@ def test_saved_and_opened(encoder, tmp_path):
         (encoder.texts(["a blue bar"]), again.texts(["a blue bar"])),
     )
     for before, after in pairs:
-        assert torch.allclose(before, after, atol=1e-6)
+        assert torch.allclose(before, after, atol=1e-5)
     encoder.save(folder)  # once more, over itself
 
 
@@ -241,7 +241,7 @@ def test_an_archive_and_an_open_clip_file_are_opened(public, tmp_path):
     one = open_encoder(tmp_path / "other.pt", "cpu", activation="quick_gelu")
     two = open_encoder(clips.archive(state, tmp_path / "openai.pt"), "cpu")
     words = encoder.encode_text(LABELS)
-    assert torch.allclose(one.encode_text(LABELS), words, atol=1e-6)
+    assert torch.allclose(one.encode_text(LABELS), words, atol=1e-5)
     assert torch.allclose(two.encode_text(LABELS), words, atol=5e-3)  # half precision
 
 

@@ -107,7 +107,7 @@ def test_pixels_in_0_to_1_are_normalised():
     pixels = torch.rand(2, 3, 64, 64)
     mean, deviation = torch.tensor(view.View().mean), torch.tensor(view.View().deviation)
     normalised = (pixels - mean[:, None, None]) / deviation[:, None, None]
-    assert torch.allclose(model.encode_image(pixels), model.image(normalised), atol=1e-6)
+    assert torch.allclose(model.encode_image(pixels), model.image(normalised), atol=1e-5)
     image, text = model(pixels, torch.tensor(IDS))
     assert image.shape == text.shape == (2, 24)
 
@@ -117,8 +117,8 @@ def test_what_follows_the_end_is_not_looked_at():
     model = drawn("vit")
     ids = torch.tensor(IDS)
     other = torch.where(torch.arange(8) > 5, torch.tensor(7), ids)
-    assert torch.allclose(model.encode_text(ids[:1]), model.encode_text(other[:1]), atol=1e-6)
-    assert torch.allclose(model.encode_text(ids[:1]), model.encode_text(ids[:1, :6]), atol=1e-6)
+    assert torch.allclose(model.encode_text(ids[:1]), model.encode_text(other[:1]), atol=1e-5)
+    assert torch.allclose(model.encode_text(ids[:1]), model.encode_text(ids[:1, :6]), atol=1e-5)
 
 
 def test_both_towers_learn():

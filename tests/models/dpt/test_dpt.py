@@ -199,7 +199,7 @@ def test_pictures_equal_transformers(view: View, size: tuple[int, int]) -> None:
     processor = DPTImageProcessorPil(**dpt_configs.view_json(view))
     expected = processor(photo(*size), return_tensors="pt").pixel_values
     assert view.pixels(photo(*size)).shape == expected.shape
-    assert oracles.largest(view.pixels(photo(*size)), expected) < 1e-6
+    assert oracles.largest(view.pixels(photo(*size)), expected) < 1e-5
     assert dpt_configs.view_config(dpt_configs.view_json(view)) == view
 
 

@@ -50,13 +50,15 @@ def test_whole_numbers_multiply_exactly(shape, exact, monkeypatch):
     assert torch.equal(codes.integer_products(a, b).double(), a.double() @ b.double().T)
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("not for this processor")])
-def test_byte_products_are_tried_before_they_are_trusted(error, monkeypatch):
-    def overflowing(a, b):
-        if error:
-            raise error
-        return (a.int() @ b.int()).clamp(-(2**15), 2**15 - 1)
+@pytest.mark.parametrize("kind", ["exact", "overflowing", "missing"])
+def test_byte_products_are_tried_before_they_are_trusted(kind, monkeypatch):
+    """Processors without byte instructions that are exact are told from the others."""
 
-    assert codes._bytes_are_exact(512)
-    monkeypatch.setattr(torch.ops.aten, "_int_mm", overflowing)
-    assert not codes._bytes_are_exact(512)
+    def multiply(a, b):
+        if kind == "missing":
+            raise RuntimeError("not for this processor")
+        whole = a.int() @ b.int()
+        return whole if kind == "exact" else whole.clamp(-(2**15), 2**15 - 1)
+
+    monkeypatch.setattr(torch.ops.aten, "_int_mm", multiply)
+    assert codes._bytes_are_exact(512) == (kind == "exact")

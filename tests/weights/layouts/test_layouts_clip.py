@@ -34,7 +34,7 @@ def load(path, **options):
 
 
 @torch.no_grad()
-def same(a: Clip, b: Clip, atol: float = 1e-6) -> bool:
+def same(a: Clip, b: Clip, atol: float = 1e-5) -> bool:
     pixels = images(a.config.view.size)
     return (
         torch.allclose(a.image(pixels), b.image(pixels), atol=atol)
@@ -239,7 +239,7 @@ def test_towers_alone_in_folders(tmp_path):
         wanted = model.image(pixels)
         other = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
         assert torch.allclose(other(pixel_values=pixels).image_embeds, wanted, atol=1e-5)
-        assert torch.allclose(load(folder)(pixels), wanted, atol=1e-6)
+        assert torch.allclose(load(folder)(pixels), wanted, atol=1e-5)
         bare = CLIPVisionModel.from_pretrained(folder).eval()
         bare.save_pretrained(tmp_path / "bare")
         tower = load(tmp_path / "bare")
