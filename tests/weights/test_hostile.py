@@ -14,6 +14,7 @@ from hostile import KINDS, MARKER, cases
 from bounded import guarded
 from darkroom.errors import CheckpointError, UnsafeFileError
 from darkroom.weights.files import read_header, read_object, read_tensors
+from darkroom.weights.inspect import inspect
 
 SECONDS, MEGABYTES = 60.0, 500  # of this process: a hang, and the bound that is promised
 RUNNING = (  # audit events that reading a file has no reason to raise
@@ -72,7 +73,7 @@ def read_all(path: Path, verify: bool) -> None:
 def check(folder: Path, watch: Watch, count: int, start: int = 0) -> dict[str, tuple[float, float]]:
     """Read so many hostile files; the worst (seconds, megabytes) of each kind."""
     (folder / "warm.bin").write_bytes(b"no checkpoint")
-    for warm in (read_header, read_object):  # lazy imports happen before the watch
+    for warm in (read_header, read_object, inspect):  # lazy imports happen before the watch
         with pytest.raises(CheckpointError):
             warm(folder / "warm.bin")
     worst: dict[str, tuple[float, float]] = {}
@@ -106,8 +107,9 @@ def check(folder: Path, watch: Watch, count: int, start: int = 0) -> dict[str, t
             assert isinstance(error, UnsafeFileError) or not case.kind.unsafe, where
             assert error.exit_code == 3
             with contextlib.suppress(CheckpointError):  # damaged data do not show in a header
-                read_header(case.path)
+                inspect(case.path)
         elif case.path.suffix != ".json":
+            inspect(case.path)
             read_object(case.path)
         assert megabytes <= MEGABYTES, where
         before_worst = worst.get(case.kind.name, (0.0, 0.0))

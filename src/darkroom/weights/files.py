@@ -26,6 +26,8 @@ from darkroom.weights.readers.torch_file import TorchFile, read_archive, read_st
 from darkroom.weights.readers.wrappers import unwrapped
 from darkroom.weights.readers.zip_archive import check_sum, unpack
 
+MOST_REPEATED = 64  # bytes of tensors to a byte of the file: packing makes 8, tied weights 2
+
 if TYPE_CHECKING:
     from torch import Tensor, UntypedStorage
 
@@ -228,6 +230,9 @@ class _Torch:
         if not self.leaves:
             raise Fault("holds no tensors", "check which file it is")
         infos = {name: _info(leaf) for name, leaf in self.leaves.items()}
+        claimed = sum(info.size for info in infos.values())
+        if claimed > max(MOST_REPEATED * len(data), 256 << 20):
+            raise Fault(f"makes {claimed:,} bytes of {len(data):,}", "use another file")
         self.header = Header(
             path=path,
             format=file.format,

@@ -1,4 +1,4 @@
-"""Makes malformed and hostile checkpoint files: 211 kinds, any number of each, always the same.
+"""Makes malformed and hostile checkpoint files: 223 kinds, any number of each, always the same.
 
 ``cases(folder, count)`` writes one file at a time. A kind is a function of a random generator; a
 ``Case`` says whether the file must be refused (a flipped bit may leave a valid file).
@@ -14,6 +14,7 @@ from hostile import (  # each lists its kinds
     foreign,
     headers,
     modules,
+    names,
     running,
     scripts,
     streams,
@@ -22,7 +23,7 @@ from hostile import (  # each lists its kinds
 from hostile.kinds import KINDS, MARKER, Case
 
 __all__ = ["KINDS", "MARKER", "Case", "cases"]
-_LISTED = (headers, foreign, archives, running, bombs, wrong, streams, modules, scripts)
+_LISTED = (headers, foreign, archives, running, bombs, wrong, streams, modules, scripts, names)
 
 
 def cases(folder: Path, count: int, start: int = 0) -> Iterator[Case]:

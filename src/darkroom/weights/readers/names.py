@@ -7,7 +7,7 @@ exactly what its ``state_dict()`` would: parameters, persistent buffers, and tho
 from collections.abc import Iterator
 from typing import Any
 
-from darkroom.weights.readers.faults import Fault, printable
+from darkroom.weights.readers.faults import AGAIN, Fault, printable
 from darkroom.weights.readers.records import ArrayRecord, Global, Inert, Storage, TensorRecord
 
 # Where trainers put the model, best first.
@@ -39,7 +39,13 @@ NOT_THE_MODEL = (
     "amp_scaling_state",
 )
 MOST_VISITS = 400_000
+MOST_TENSORS = 50_000
+MOST_LETTERS = 32 << 20  # of all names together, those of the containers on the way included
+LONGEST_NAME = 1000
 DEEPEST = 100
+GROUPS = ("_parameters", "_buffers", "_modules")  # of an nn.Module
+PASSING = "_non_persistent_buffers_set"
+HOLDERS = (dict, list, tuple, Inert, TensorRecord, ArrayRecord)
 Leaf = TensorRecord | ArrayRecord
 
 
@@ -72,12 +78,15 @@ def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
 def leaves(root: Any) -> Iterator[tuple[str, Leaf]]:
     """Every tensor with its dotted name; tensors of optimizers and schedulers are left out.
 
+    A few parts, shared again and again, can stand for more names than any memory holds. So visits
+    and letters are counted before names are made of them.
+
     Raises:
-        Fault: nested too deep, or the same parts so often that it would never end.
+        Fault: nested too deep, a name is too long, or there are more of them than any model has.
     """
     # An explicit stack, so that no nesting is too deep for Python; ``open_`` are the containers
     # around the present one, so that a container inside itself is visited once.
-    visits = 0
+    visits = letters = tensors = 0
     open_: set[int] = set()
     stack: list[tuple[str, Any, int]] = [("", root, 0)]
     while stack:
@@ -86,6 +95,11 @@ def leaves(root: Any) -> Iterator[tuple[str, Leaf]]:
             open_.discard(id(value))
             continue
         if isinstance(value, TensorRecord) or (isinstance(value, ArrayRecord) and value.dtype):
+            tensors += 1
+            if tensors > MOST_TENSORS:
+                raise Fault(f"holds more than {MOST_TENSORS:,} tensors", "use another file")
+            if len(name) > LONGEST_NAME:
+                raise Fault(f"names a tensor by more than {LONGEST_NAME} letters", AGAIN)
             yield name, value
             continue
         if type(value) not in (dict, list, tuple, Inert) or id(value) in open_:
@@ -94,14 +108,32 @@ def leaves(root: Any) -> Iterator[tuple[str, Leaf]]:
             raise Fault(f"nests its data more than {DEEPEST} deep", "use another file")
         open_.add(id(value))
         stack.append((name, value, -1))
-        inside = [
-            (f"{name}.{key}" if name and key else name or key, part, depth + 1)
-            for key, part in _parts(value, top=depth == 0)
-        ]
-        visits += len(inside) + 1
+        visits += 1 + _work(value)
         if visits > MOST_VISITS:
             raise Fault("repeats its parts without end", "use another file")
+        inside = []
+        for key, part in _parts(value, top=depth == 0):
+            if type(part) not in HOLDERS:
+                continue
+            # cut: only the name of a tensor has to be whole
+            joined = f"{name}.{key}" if name and key else name or key
+            joined = joined[: LONGEST_NAME + 1]
+            letters += len(joined)
+            if letters > MOST_LETTERS:
+                raise Fault("repeats its parts without end", "use another file")
+            inside.append((joined, part, depth + 1))
         stack.extend(reversed(inside))
+
+
+def _work(value: Any) -> int:
+    """How many things ``_parts`` looks at."""
+    if type(value) is not Inert:
+        return len(value)
+    state = value.state
+    if type(state) is not dict or "_parameters" not in state:
+        return len(value.items) + len(value.elements)
+    held = [state.get(name) for name in (*GROUPS, PASSING)]
+    return sum(len(part) for part in held if type(part) in (dict, list, tuple, set))
 
 
 def _parts(value: Any, top: bool) -> Iterator[tuple[str, Any]]:
@@ -125,8 +157,10 @@ def _parts(value: Any, top: bool) -> Iterator[tuple[str, Any]]:
 
 def _module_parts(state: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
     """As ``nn.Module.state_dict``: no plain attributes, no buffers that are not persistent."""
-    passing = state.get("_non_persistent_buffers_set", ())
-    for group in ("_parameters", "_buffers", "_modules"):
+    passing = state.get(PASSING, ())
+    passing = passing if type(passing) in (set, list, tuple) else ()
+    passing = {name for name in passing if type(name) is str}  # a list would be searched each time
+    for group in GROUPS:
         held = state.get(group)
         for key, part in held.items() if type(held) is dict else ():
             if group != "_buffers" or key not in passing:
@@ -135,7 +169,7 @@ def _module_parts(state: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 def _label(key: Any) -> str:
     if type(key) is str:
-        return key
+        return key[: LONGEST_NAME + 1]
     if type(key) in (int, float, bool, type(None)):
         return str(key)
     return f"<{type(key).__name__}>"

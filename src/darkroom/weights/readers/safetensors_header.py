@@ -14,6 +14,7 @@ from darkroom.weights.readers.records import ITEM_SIZE
 
 LONGEST_HEADER = 16 << 20
 MOST_TENSORS = 50_000
+MOST_METADATA = 50_000
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -59,6 +60,8 @@ def read_safetensors_header(data: mmap.mmap) -> tuple[dict[str, Span], dict[str,
         raise Fault(f"claims a header of {length:,} bytes", "use another file")
     header = _parse(data[8 : 8 + length])
     metadata = header.pop("__metadata__", {})
+    if type(metadata) is dict and len(metadata) > MOST_METADATA:
+        raise Fault(f"has {len(metadata):,} lines of metadata", "use another file")
     if type(metadata) is not dict or any(type(v) is not str for v in metadata.values()):
         raise Fault("has metadata that are not text", AGAIN)
     if len(header) > MOST_TENSORS:
@@ -74,7 +77,7 @@ def read_safetensors_header(data: mmap.mmap) -> tuple[dict[str, Span], dict[str,
 def _parse(text: bytes) -> dict[str, Any]:
     # Counted before parsing: millions of tiny values in 16 MB would take gigabytes.
     opened = text.count(b"[") + text.count(b"{")
-    if text.count(b",") > 1_000_000 or text.count(b":") > 500_000 or opened > 500_000:
+    if text.count(b",") > 600_000 or text.count(b":") > 500_000 or opened > 500_000:
         raise Fault("has a header with more values than any model's", "use another file")
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
