@@ -206,7 +206,7 @@ def oracle_networks():
     yield "autoencoder", "diffusers", "", diffusers.AutoencoderKL
     yield "tiny autoencoder", "diffusers", "", diffusers.AutoencoderTiny
     yield "T2I-adapter", "diffusers", "SD 1.x", diffusers.T2IAdapter
-    yield "motion module", "AnimateDiff", "", diffusers.MotionAdapter
+    yield "motion module", "", "", diffusers.MotionAdapter
     yield "CLIP", "Hugging Face", "", clip(transformers.CLIPModel, transformers.CLIPConfig)
     text = clip(transformers.CLIPTextModel, transformers.CLIPTextConfig)
     yield "CLIP text encoder", "Hugging Face, bare", "", text
@@ -246,7 +246,7 @@ WRITTEN = [  # kind, layout, base, names with the shapes that matter
      {"body.0.block1.weight": (320, 320, 3, 3), "conv_in.weight": (320, 768, 3, 3)}),
     ("T2I-adapter", "original", "SD 1.x",
      {"body.0.body.0.block1.weight": (80, 80, 3, 3), "body.0.in_conv.weight": (80, 192, 1, 1)}),
-    ("IP-Adapter", "original", "",
+    ("IP-Adapter", "", "",
      {"image_proj.proj.weight": (3072, 1024), "ip_adapter.1.to_k_ip.weight": (320, 768)}),
     ("textual inversion", "A1111", "SD 2.x", {"emb_params": (4, 1024)}),
     ("textual inversion", "SDXL", "SDXL", {"clip_l": (2, 768), "clip_g": (2, 1280)}),
@@ -263,12 +263,12 @@ WRITTEN = [  # kind, layout, base, names with the shapes that matter
     ("MobileSAM", "original", "",
      {"image_encoder.patch_embed.seq.0.c.weight": (32, 3, 3, 3), "image_encoder.layers.0.a": (1,),
       "mask_decoder.a": (1,), "prompt_encoder.b": (1,)}),
-    ("SAM 2", "original", "", {"image_encoder.trunk.a": (1,), "memory_attention.b": (1,)}),
+    ("SAM 2", "", "", {"image_encoder.trunk.a": (1,), "memory_attention.b": (1,)}),
     ("DeAOT", "original", "",
      {"LSTT.layers.0.norm1.weight": (1,), "patch_wise_id_bank.weight": (256, 11, 17, 17)}),
     ("DeAOT", "original", "",
      {"module.LSTT.layers.0.norm1.weight": (1,), "module.patch_wise_id_bank.weight": (1,)}),
-    ("ImageBind", "original", "", {"modality_trunks.audio.a": (1,), "modality_heads.b": (1,)}),
+    ("ImageBind", "", "", {"modality_trunks.audio.a": (1,), "modality_heads.b": (1,)}),
     ("depth estimator", "MiDaS", "", {"pretrained.model.a": (1,), "scratch.b": (1,)}),
     ("tiny autoencoder", "original", "",
      {"0.weight": (64, 3, 3, 3), "1.conv.0.weight": (64, 64, 3, 3), "1.conv.2.weight": (64,)}),
@@ -287,7 +287,7 @@ WRITTEN = [  # kind, layout, base, names with the shapes that matter
      {"image.stages.0.weight": (32, 3, 3, 3), "text.token.weight": (3000, 128),
       "image_projection.weight": (256, 256), "text_projection.weight": (256, 128)}),
     ("segmentation U-Net", "original", "", {"start_conv.0.a": (1,), "down1.down_conv.a": (1,)}),
-    ("upscaler", "ESRGAN", "", {"model.0.weight": (1,), "model.1.sub.0.RDB1.a": (1,)}),
+    ("upscaler (ESRGAN)", "", "", {"model.0.weight": (1,), "model.1.sub.0.RDB1.a": (1,)}),
     ("unknown", "", "", {"weight": (3, 4), "bias": (3,)}),
 ]  # fmt: skip
 

@@ -212,11 +212,29 @@ def test_another_schedule_in_the_file_is_used(saved, tmp_path):
     assert load(path).schedule == usual
 
 
-def test_unknown_and_missing_keys(saved, tmp_path):
+def test_keys_of_no_part(saved, tmp_path, caplog):
+    """Seven keys of no part: one line with five and the number; an error where one says strict."""
     state, metadata = parts_of(saved)
-    path = write(tmp_path / "a.safetensors", state | {"mystery.weight": torch.ones(2)}, metadata)
-    with pytest.raises(CheckpointError, match=r"1 keys belong to no part.*mystery\.weight"):
-        load(path)
+    junk = {f"mystery.{i}.weight": torch.ones(2) for i in range(6)}
+    junk |= {"cond_stage_model.odd": torch.ones(1)}
+    path = write(tmp_path / "a.safetensors", state | junk, metadata)
+    plain, model = load(saved), load(path)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.unet.parameters(), model.unet.parameters(), strict=True)
+    )
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("a.safetensors: 7 keys touch no part of the model and are left aside: ")
+    assert line.count("mystery") + line.count("odd") == 5
+    with pytest.raises(CheckpointError, match=r"7 keys touch no part.*without strict"):
+        load(path, strict=True)
+    inside = {"model.diffusion_model.mystery.weight": torch.ones(2)}
+    with pytest.raises(CheckpointError, match="1 keys not in this layout"):
+        load(write(tmp_path / "b.safetensors", state | inside, metadata))
+
+
+def test_missing_keys(saved, tmp_path):
+    state, metadata = parts_of(saved)
     key = "model.diffusion_model.out.2.bias"
     rest = {name: tensor for name, tensor in state.items() if name != key}
     with pytest.raises(CheckpointError, match=r"missing, such as output\.bias"):

@@ -14,8 +14,13 @@ Key = tuple[str, str | None, str | None]  # name, dtype, device
 
 @dataclass
 class Session:
-    """Loads each model once."""
+    """Loads each model once.
 
+    Args:
+        strict: keys of a file that touch no part of its model are an error.
+    """
+
+    strict: bool = False
     models: dict[Key, "LatentDiffusion"] = field(default_factory=dict)
 
     def model(
@@ -28,11 +33,13 @@ class Session:
         """
         key = (name, dtype, device)
         if key not in self.models:
-            self.models[key] = open_model(name, dtype, device)
+            self.models[key] = open_model(name, dtype, device, self.strict)
         return self.models[key]
 
 
-def open_model(name: str, dtype: str | None, device: str | None) -> "LatentDiffusion":
+def open_model(
+    name: str, dtype: str | None, device: str | None, strict: bool = False
+) -> "LatentDiffusion":
     """Load what must be a text-to-image model, and make it as fast as it gets at equal numbers.
 
     Raises:
@@ -44,7 +51,7 @@ def open_model(name: str, dtype: str | None, device: str | None) -> "LatentDiffu
     from darkroom.weights.load import load
 
     keep_freed_memory()
-    model = load(name, dtype=dtype, device=usable_device(device))
+    model = load(name, dtype=dtype, device=usable_device(device), strict=strict)
     if not isinstance(model, LatentDiffusion):
         raise ModelMismatchError(
             f"{name}: a {type(model).__name__} alone, not a text-to-image model; "

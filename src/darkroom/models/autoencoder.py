@@ -23,9 +23,18 @@ class AutoencoderConfig:
     groups: int = 32  # of every GroupNorm
     scale: float = 0.18215  # latents are multiplied by this: unit variance for the U-Net
     shift: float = 0.0  # subtracted before the scale
+    mean: tuple[float, ...] = ()  # of each channel, subtracted likewise; none = 0
+    deviation: tuple[float, ...] = ()  # of each channel, latents are divided by it; none = 1
     quantize: bool = True  # 1x1 convolutions on both sides of the latent
     middle_attention: bool = True
     patch: int = 1  # pixels per side folded into channels before the first convolution
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "deviation"):
+            if len(getattr(self, name)) not in (0, self.latent_channels):
+                raise ValueError(f"{name} {getattr(self, name)}: expected {self.latent_channels}")
+        if not all(value > 0 for value in self.deviation):
+            raise ValueError(f"deviation {self.deviation}: expected numbers above 0")
 
 
 SD_AUTOENCODER = AutoencoderConfig()
@@ -67,14 +76,23 @@ class Autoencoder(nn.Module):
         mean, log_variance = self.moments(image)
         if noise is not None:
             mean = mean + (log_variance / 2).exp() * noise
-        return (mean - self.config.shift) * self.config.scale
+        shift, deviation = self._normal(mean)
+        return (mean - shift) * self.config.scale / deviation
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to an image; values may exceed [-1, 1] a little."""
-        z = latents / self.config.scale + self.config.shift
+        shift, deviation = self._normal(latents)
+        z = latents * deviation / self.config.scale + shift
         if self.unquantize is not None:
             z = self.unquantize(z)
         return self.decoder(z)
+
+    def _normal(self, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """What is subtracted from a latent, and what it is divided by: numbers, or (C, 1, 1)."""
+        config = self.config
+        mean = like.new_tensor(config.mean)[:, None, None] if config.mean else 0.0
+        deviation = like.new_tensor(config.deviation)[:, None, None] if config.deviation else 1.0
+        return mean + config.shift, deviation
 
 
 class Encoder(nn.Module):

@@ -216,7 +216,7 @@ def unet_json(config: UNetConfig, sample_size: int = 64) -> dict[str, Any]:
     }  # fmt: skip
 
 
-AUTOENCODER_FIXED: Json = {"act_fn": "silu", "latents_mean": None, "latents_std": None}
+AUTOENCODER_FIXED: Json = {"act_fn": "silu"}
 AUTOENCODER_IGNORED = frozenset(
     {
         "force_upcast",  # a decode that is not finite is redone in float32
@@ -246,19 +246,40 @@ def autoencoder_config(data: Json, where: str = "vae/config.json") -> Autoencode
     images = fields.take("in_channels", 3)
     if fields.take("out_channels", 3) != images:
         raise fields.error("out_channels", f"must be as in_channels, {images}")
+    latent = fields.take("latent_channels", 4)
+    mean, deviation = (_of_latents(fields, f"latents_{name}", latent) for name in ("mean", "std"))
+    if bool(mean) != bool(deviation):
+        raise fields.error("latents_mean", "goes with latents_std, and that with it")
+    if not all(value > 0 for value in deviation):
+        raise fields.error("latents_std", "must be above 0")
     config = AutoencoderConfig(
         in_channels=images,
-        latent_channels=fields.take("latent_channels", 4),
+        latent_channels=latent,
         channels=channels,
         blocks=fields.take("layers_per_block", 1),
         groups=fields.take("norm_num_groups", 32),
         scale=float(fields.take("scaling_factor", 0.18215)),
         shift=float(fields.take("shift_factor", None) or 0.0),
+        mean=mean,
+        deviation=deviation,
         quantize=quantize,
         middle_attention=fields.take("mid_block_add_attention", True),
     )
     fields.finish()
     return config
+
+
+def _of_latents(fields: Fields, name: str, channels: int) -> tuple[float, ...]:
+    """One number for each channel of the latents, or none at all."""
+    values = fields.take(name, None)
+    if values is None:
+        return ()
+    numbers = isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and abs(value) < 1e6 for value in values
+    )
+    if not numbers or len(values) != channels:
+        raise fields.error(name, f"must be {channels} numbers, one for each channel of the latents")
+    return tuple(float(value) for value in values)
 
 
 def autoencoder_json(config: AutoencoderConfig, sample_size: int = 512) -> dict[str, Any]:
@@ -273,6 +294,8 @@ def autoencoder_json(config: AutoencoderConfig, sample_size: int = 512) -> dict[
         "force_upcast": True,
         "in_channels": config.in_channels,
         "latent_channels": config.latent_channels,
+        "latents_mean": list(config.mean) or None,
+        "latents_std": list(config.deviation) or None,
         "layers_per_block": config.blocks,
         "mid_block_add_attention": config.middle_attention,
         "norm_num_groups": config.groups,

@@ -58,6 +58,24 @@ TURBO = {
     "_class_name": "EulerAncestralDiscreteScheduler",
     "timestep_spacing": "trailing",
 }
+PLAYGROUND = {  # v2.5: preconditioned as EDM, with the mean and deviation of its latents
+    "_class_name": "EDMDPMSolverMultistepScheduler",
+    "prediction_type": "epsilon",
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "sigma_data": 0.5,
+    "sigma_schedule": "karras",
+    "rho": 7.0,
+}
+PLAYGROUND_SCALE = 0.5  # of its latents, after their mean and deviation
+COSXL = {  # EDM's continuous levels with v-prediction
+    "_class_name": "EDMEulerScheduler",
+    "prediction_type": "v_prediction",
+    "sigma_min": 0.002,
+    "sigma_max": 120.0,
+    "sigma_data": 1.0,
+    "sigma_schedule": "exponential",
+}
 # The scheduler that the family's repositories ship with, for files that have none.
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"sd1": PNDM, "sd2": DDIM, "sdxl": EULER, "sdxl-refiner": EULER}

@@ -1,6 +1,7 @@
 """Folders as diffusers and transformers write them: a pipeline of parts, or one model alone."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from darkroom.weights import configs, families
 from darkroom.weights.assemble import assemble, release
 from darkroom.weights.catalog import Known
 from darkroom.weights.files import read_sharded, read_tensors
+from darkroom.weights.inspect.foreign import kind_of_class, refusal
 from darkroom.weights.layout import Layout, convert
 from darkroom.weights.layouts import (
     autoencoder,
@@ -65,7 +67,9 @@ from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import huggingface as sam
 from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
+from darkroom.weights.readers.faults import printable
 
+log = logging.getLogger(__name__)
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 ASIDE = {
     "safety_checker": "the safety checker is left aside: pictures are not censored",
@@ -135,6 +139,7 @@ class Target:
     ema: bool = True  # of single files that hold both: the averaged weights
     known: Known | None = None  # the catalogue's row
     source: str = ""
+    strict: bool = False  # keys that touch no part are an error, not a warning
     wrap: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = _as_read  # around each file
 
     @property
@@ -142,6 +147,21 @@ class Target:
         """The variant to take where several are there."""
         half = {torch.float16: "fp16", torch.bfloat16: "bf16", None: ""}
         return half.get(self.dtype, "") if self.variant is None else self.variant
+
+    def leave(self, keys: Sequence[str], where: Path) -> None:
+        """Say which keys of a file touch no part of what is built from it.
+
+        Raises:
+            LayoutError: there are some, and ``strict`` forbids them.
+        """
+        if not keys:
+            return
+        few = ", ".join(printable(key) for key in keys[:5])
+        verb, be = ("key touches", "is") if len(keys) == 1 else ("keys touch", "are")
+        what = f"{len(keys)} {verb} no part of the model"
+        if self.strict:
+            raise LayoutError(f"{where}: {what}: {few}; without strict they are left aside")
+        log.warning("%s: %s and %s left aside: %s", where.name, what, be, few)
 
 
 @dataclass(frozen=True)
@@ -239,7 +259,9 @@ class Reading:
                 converted: Mapping[str, Tensor] = tensors
             elif name in classes or not name:
                 config = read(data, where)
-                converted = convert(tensors, layout.entries(config))
+                aside: list[str] = []
+                converted = convert(tensors, layout.entries(config), aside)
+                self.target.leave(aside, folder)
             else:
                 raise CheckpointError(f"{where}: class {name!r}; expected {' or '.join(classes)}")
             target = self.target
@@ -405,6 +427,8 @@ def load_single_model(
     name = class_of(data)
     row = SINGLE.get(name) or OURS.get(name)
     if row is None:
+        if said_no := refusal(kind_of_class((name,))):
+            raise CheckpointError(f"{inner / 'config.json'}: {name}: {said_no}")
         raise CheckpointError(
             f"{inner / 'config.json'}: a {name or 'model without a class'} is not supported; "
             f"expected one of {', '.join(SINGLE)}"
@@ -464,6 +488,8 @@ def parts_of(index: Json, folder: Path) -> dict[str, str]:
             continue
         if name not in PARTS and name not in ASIDE:
             pipeline = index.get("_class_name", "a pipeline")
+            if said_no := refusal(kind_of_class((str(pipeline), str(kind)))):
+                raise CheckpointError(f"{folder}: {pipeline}: {said_no}")
             raise CheckpointError(
                 f"{folder}: {pipeline} has a part {name!r} ({kind}) that is not supported"
             )

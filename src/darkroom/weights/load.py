@@ -35,6 +35,7 @@ def load(
     activation: str | None = None,
     variant: str | None = None,
     ema: bool = True,
+    strict: bool = False,
 ) -> Any:
     """Open a model, wherever it is and whatever wrote it.
 
@@ -50,6 +51,8 @@ def load(
             Needed for an open_clip file of an unknown name without its open_clip_config.json.
         variant: of the weights' files ("fp16"); None = the one that fits ``dtype``.
         ema: of a single file that holds both, take the averaged weights.
+        strict: refuse a file with keys that touch no part of the model. Otherwise one warning
+            lists them. Keys that are missing, or do not fit inside a part, are always errors.
 
     Returns:
         A ``LatentDiffusion``; of a file or folder that holds one network, that network, or with a
@@ -77,6 +80,7 @@ def load(
         ema=ema,
         known=located.known,
         source=located.source,
+        strict=strict,
     )
     opened = open_located(located, target)
     if activation is not None and not isinstance(opened, Clip):

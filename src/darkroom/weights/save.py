@@ -63,6 +63,7 @@ from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import huggingface as sam
 from darkroom.weights.single_file import ALONE, OWN
+from darkroom.weights.trained import marks
 
 
 def save(model: LatentDiffusion | PixelDiffusion | nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -353,6 +354,7 @@ def _file_of(model: object, path: Path) -> TensorFile:
         )
     except LayoutError as error:
         raise LayoutError(f"{path}: {error}") from None
+    state |= marks(model.sampling, vae.config, family.name)
     sampling = model.sampling.to_diffusers()
     own = {
         **_own_words(model),

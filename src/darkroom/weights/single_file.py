@@ -6,14 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from darkroom import foreign
 from darkroom.config import from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
-from darkroom.diffusion.sampling_config import SamplingConfig
-from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.errors import CheckpointError, ConfigError, LayoutError
 from darkroom.models.autoencoder import SDXL_AUTOENCODER, Autoencoder
 from darkroom.models.clip.network import Clip
@@ -24,15 +21,16 @@ from darkroom.models.control.t2i_adapter import T2IAdapter
 from darkroom.models.dpt.network import DPT
 from darkroom.models.fastsam.network import FastSAM
 from darkroom.models.sam.network import Sam
-from darkroom.models.unet import UNet, UNetConfig
+from darkroom.models.unet import UNet
 from darkroom.text.tokenizer import Tokenizer
 from darkroom.weights import families
 from darkroom.weights.assemble import assemble, release
-from darkroom.weights.catalog import Known, by_file
+from darkroom.weights.catalog import by_file
 from darkroom.weights.configs import is_convolutional
 from darkroom.weights.files import Header, read_header, read_tensors
 from darkroom.weights.folder import CONFIGS, Target
-from darkroom.weights.inspect import report_of
+from darkroom.weights.inspect import kind_of, report_of
+from darkroom.weights.inspect.foreign import refusal
 from darkroom.weights.layout import Layout, identify
 from darkroom.weights.layouts import alone, autoencoder
 from darkroom.weights.layouts import single_file as layouts
@@ -42,6 +40,7 @@ from darkroom.weights.layouts.clip.names import OPENAI_LAYOUT
 from darkroom.weights.layouts.control import controlnet, t2i_adapter
 from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import original as sam
+from darkroom.weights.trained import Trained
 
 log = logging.getLogger(__name__)
 OWN = "darkroom"  # the metadata that our own files have: what the tensors do not say
@@ -64,8 +63,10 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         CheckpointError: the file is something else, has no family we know, or does not say what
             its network predicts.
     """
-    tensors = target.wrap(read_tensors(path))
     header = read_header(path)
+    if said_no := refusal(kind_of(header)):
+        raise CheckpointError(f"{path}: {said_no}")
+    tensors = target.wrap(read_tensors(path))
     names = list(tensors)
     try:
         if any(name.startswith(controlnet.PREFIX) for name in names):
@@ -75,6 +76,7 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         return _not_a_checkpoint(path, header, target)
     own = _own(header.metadata, path)
     family = _with_own_sizes(family, own, path)
+    target.leave(layouts.foreign(names, family), path)
     notes: list[str] = []
     state = dict(averaged(tensors, target.ema, notes))
     try:
@@ -87,12 +89,12 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
             f"{path}: a {family.name} file without {' and '.join(missing)}; use a full checkpoint"
         )
     known = target.known or by_file(path.stem)
-    said = Said(path, family.name, state, header.metadata, own, known)
+    said = Trained(path, family.name, state, header.metadata, own, known)
     sampling = said.sampling(parts["unet"][0], target.prediction)
     tokenizers = _tokenizers(own, family.name)
 
     config, converted = parts["autoencoder"]
-    parts["autoencoder"] = _scaled(config, own, family.name, state), converted
+    parts["autoencoder"] = said.autoencoder(config), converted
     networks = {
         name: assemble(
             PART_MODELS[name], config, converted, target.dtype, target.device, release(tensors)
@@ -125,89 +127,11 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
     )
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a file, its metadata and the catalogue say about how its network was trained."""
-
-    path: Path
-    family: str
-    state: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-    own: Mapping[str, Any]
-    known: Known | None
-
-    def sampling(self, unet: UNetConfig, prediction: str | None) -> SamplingConfig:
-        """The scheduler of the family, for this network.
-
-        Raises:
-            CheckpointError: an SD 2 file that does not say what it predicts.
-        """
-        if "scheduler" in self.own:
-            try:
-                return families.predicting(
-                    SamplingConfig.from_diffusers(self.own["scheduler"]), prediction
-                )
-            except ConfigError as error:
-                raise CheckpointError(f"{self.path}: {error}") from None
-        turbo = self.known is not None and self.known.settings.get("steps") == 1
-        config = {**(families.TURBO if turbo else families.SCHEDULERS[self.family])}
-        if "ztsnr" in self.state:
-            config["rescale_betas_zero_snr"] = True
-        betas = self.betas()
-        if betas is not None:
-            config["trained_betas"] = betas
-        name = prediction or self.prediction(unet)
-        return families.predicting(SamplingConfig.from_diffusers(config), name)
-
-    def prediction(self, unet: UNetConfig) -> str:
-        """Noise or velocity, by the file, then the catalogue, then the family."""
-        spec = self.metadata.get("modelspec.prediction_type", "")
-        if "v_pred" in self.state or spec.startswith("v"):
-            return "velocity"
-        if spec:
-            return "noise"
-        if self.known is not None and self.known.prediction:
-            return self.known.prediction
-        if self.family == "sd2" and unet.in_channels == 4:
-            raise CheckpointError(
-                f"{self.path}: a Stable Diffusion 2 file does not say what it predicts; pass "
-                'prediction="velocity" (2.0 and 2.1 at 768 pixels) or prediction="noise" '
-                "(the -base models at 512 pixels, sd-turbo)"
-            )
-        return "noise"
-
-    def betas(self) -> list[float] | None:
-        """The schedule, where the file brings another one than the family's."""
-        found = self.state.get("alphas_cumprod")
-        if found is None or found.ndim != 1 or len(found) < 2:
-            return None
-        alpha_bar = found.double()
-        sigmas = torch.tensor(NoiseSchedule.scaled_linear().sigmas, dtype=torch.float64)
-        usual = 1 / (sigmas.square() + 1)
-        if len(usual) == len(alpha_bar) and torch.allclose(usual, alpha_bar, rtol=2e-2, atol=1e-4):
-            return None
-        before = torch.cat((torch.ones(1, dtype=torch.float64), alpha_bar[:-1]))
-        return (1 - alpha_bar / before).clamp(0, 0.999).tolist()
-
-    def settings(self, sampling: SamplingConfig) -> dict[str, Any]:
-        """Size, guidance and steps, where they differ from the family's."""
-        own = {
-            k: tuple(v) if isinstance(v, list) else v
-            for k, v in self.own.get("settings", {}).items()
-        }
-        velocity = sampling.settings.get("prediction_type") == "v_prediction"
-        large = {"size": (768, 768)} if self.family == "sd2" and velocity else {}
-        return {**large, **(self.known.settings if self.known else {}), **own}
-
-
-SAM_INSTEAD = "it is not supported; use sam_vit_b, _l or _h, or mobile_sam"
 WHAT_TO_DO = {
     "LoRA": "load the checkpoint it was made for, and put <lora:NAME:1> into the prompt (--lora)",
     "textual inversion": "load a checkpoint, and write the embedding's name into the prompt",
     "hypernetwork": "load the checkpoint it was made for first",
     "SAM": "it does not say its sizes; load its folder, with config.json",
-    "SAM-HQ": SAM_INSTEAD,
-    "SAM 2": SAM_INSTEAD,
     "U-Net": "it lacks the autoencoder and the text tower; use a full checkpoint",
 }
 
@@ -225,11 +149,12 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
     if report.kind == "autoencoder":
         tensors = target.wrap(read_tensors(path))
         state = {name.removeprefix("first_stage_model."): tensors[name] for name in tensors}
-        layout, preset = identify(state, autoencoder.LAYOUTS)
-        config = layout.presets[preset]
+        layout, preset = identify(state, autoencoder.LAYOUTS, alone=True)
+        config, aside = layout.presets[preset], list[str]()
         if target.known is None and "xl" in path.stem.lower():
             config = SDXL_AUTOENCODER  # of the same shapes, at another scale
-        converted = layout.convert(state, config)
+        converted = layout.convert(state, config, aside)
+        target.leave(aside, path)
         return assemble(
             Autoencoder, config, converted, target.dtype, target.device, release(tensors)
         )
@@ -243,8 +168,10 @@ def _not_a_checkpoint(path: Path, header: Header, target: Target) -> nn.Module:
             log.warning("%s: %s", path.name, COPYLEFT[report.licence])
         entry = "model" if header.root == "ema" and not target.ema else None
         tensors = target.wrap(read_tensors(path, entry=entry))
+        aside = []
         try:
-            config, converted = alone.read(tensors, row)
+            config, converted = alone.read(tensors, row, aside)
+            target.leave(aside, path)
             return assemble(
                 row.layout.model,
                 config,
@@ -299,7 +226,9 @@ def _own_network(path: Path, own: Mapping[str, Any], target: Target) -> nn.Modul
     try:
         config = from_dict(CONFIGS[model], own.get("config", {}), f"{path}: config")
         state = {name.removeprefix(row.prefix): tensors[name] for name in tensors}
-        converted = row.layout(config).convert(state, config)
+        aside: list[str] = []
+        converted = row.layout(config).convert(state, config, aside)
+        target.leave(aside, path)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     except LayoutError as error:
@@ -377,18 +306,6 @@ def _with_own_sizes(family: layouts.Family, own: Mapping[str, Any], path: Path) 
         return replace(family, parts=tuple(sized(part) for part in family.parts))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _scaled(config: Any, own: Mapping[str, Any], family: str, state: Mapping[str, Tensor]) -> Any:
-    """The autoencoder's config with the scale of its latents, which shapes do not tell."""
-    if "configs" in own:
-        return config
-    if family.startswith("sdxl"):
-        return replace(config, scale=SDXL_AUTOENCODER.scale)
-    found = state.get("scale_factor")
-    if found is not None and found.numel() == 1:
-        return replace(config, scale=round(float(found), 6))
-    return config
 
 
 def _tokenizers(own: Mapping[str, Any], family: str) -> list[Tokenizer]:

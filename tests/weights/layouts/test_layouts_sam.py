@@ -183,11 +183,15 @@ def test_configs_of_old_and_what_is_not_supported():
 @pytest.mark.parametrize(
     ("add", "wrapped", "problem"),
     [
-        ("mask_decoder.hf_token.weight", False, "a SAM-HQ, not a checkpoint; it is not sup"),
+        (
+            "mask_decoder.hf_token.weight",
+            False,
+            "a SAM-HQ, which Darkroom does not open",
+        ),
         (
             "memory_attention.layers.0.weight",
             True,
-            "a SAM 2, not a checkpoint; it is not sup",
+            "a SAM 2, which Darkroom does not open",
         ),
     ],
 )

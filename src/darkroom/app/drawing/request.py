@@ -53,6 +53,7 @@ class Request:
     strength: float | None = None
     dtype: str | None = None
     device: str | None = None
+    strict: bool = False  # about keys of no part in the model's file
     loras: tuple[LoraRequest, ...] = ()  # with --lora, beside those that a prompt asks for
     embeddings: tuple[str, ...] = ()  # with --embedding, beside those that prompts name
     hypernetworks: tuple[HypernetworkRequest, ...] = ()  # with --hypernetwork

@@ -87,7 +87,7 @@ def draw_and_save(
     answer.fields |= {"model": request.model_name, "pictures": []}
     request = request.found(answer, destination)
     started = time.perf_counter()
-    pictures = draw(Session(), request, preview=destination.preview)
+    pictures = draw(Session(request.strict), request, preview=destination.preview)
     try:
         for picture in pictures:
             save(answer, picture, destination)

@@ -207,6 +207,14 @@ Device = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse a model file with keys of no part of a model, instead of warning.",
+        rich_help_panel=RUN,
+    ),
+]
 Out = Annotated[
     str,
     typer.Option(

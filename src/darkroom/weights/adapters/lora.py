@@ -191,7 +191,8 @@ def _verdict(file: LoraFile, ours: str) -> str:
 def _base(tensors: "Mapping[str, Tensor]") -> str:
     from darkroom.weights.files import TensorInfo
     from darkroom.weights.inspect.bases import base_of
-    from darkroom.weights.inspect.rules import Names, fitting
+    from darkroom.weights.inspect.rule import Names
+    from darkroom.weights.inspect.rules import fitting
 
     names = Names(tensors)
     rule = fitting(names)

@@ -15,7 +15,8 @@ from darkroom.errors import CheckpointError, DarkroomError
 from darkroom.weights.convert.lazy import Lazy, real
 from darkroom.weights.save import TensorFile, check_replaceable, writing
 
-KEPT = ("alphas_cumprod*", "betas", "sqrt_*", "log_one_minus_*", "posterior_*")  # the noise levels
+KEPT = ("alphas_cumprod*", "betas", "sqrt_*", "log_one_minus_*", "posterior_*", "edm_*")
+# the noise levels, and mean and deviation of latents
 ROOM = 1 << 20  # bytes beside the tensors: headers, tokenizer, configurations
 
 

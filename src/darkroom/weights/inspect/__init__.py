@@ -15,8 +15,10 @@ from typing import Any
 from darkroom.weights.catalog import Known, by_file
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect.bases import BY_INPUTS, base_of, input_channels, particulars
+from darkroom.weights.inspect.foreign import refusal
 from darkroom.weights.inspect.gelu import UNSAID, activation
-from darkroom.weights.inspect.rules import Names, Rule, fitting
+from darkroom.weights.inspect.rule import Names, Rule
+from darkroom.weights.inspect.rules import fitting
 from darkroom.weights.readers.faults import printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -85,6 +87,12 @@ def inspect(path: str | os.PathLike[str]) -> FileReport:
     if path.suffix.lower() in PICTURES:
         return _picture(path)
     return report_of(read_header(path))
+
+
+def kind_of(header: Header) -> str:
+    """The kind of one file alone, as its report tells it."""
+    names = Names(header.tensors)
+    return (fitting(names) or _by_structure(header, names)).kind
 
 
 def report_of(header: Header) -> FileReport:
@@ -215,6 +223,8 @@ def _notes(rule: Rule, base: str, said: str, header: Header, known: Known | None
             "predicts noise (512-pixel models) or velocity (768-pixel models): the file does not "
             "say which; if pictures are noise, try the other prediction"
         )
+    if said_no := refusal(rule.kind):
+        notes.append(said_no)
     if rule.kind == "unknown":
         notes.append("no known kind has these names")
     if rule.kind == "unknown" and any(name.endswith(".exp_avg") for name in header.tensors):

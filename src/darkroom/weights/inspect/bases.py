@@ -7,7 +7,7 @@ from math import isqrt
 from typing import Any
 
 from darkroom.weights.files import TensorInfo
-from darkroom.weights.inspect.rules import Names, Rule
+from darkroom.weights.inspect.rule import Names, Rule
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -26,6 +26,15 @@ BY_LORA_VERSION = (
     ("stable-diffusion-v2", "SD 2.x"),
     ("sd_v1", "SD 1.x"),
     ("stable-diffusion-v1", "SD 1.x"),
+)
+# LoRAs of transformers: a part of their names. None of these bases is opened.
+BY_LORA_NAME = (
+    ("double_blocks", "FLUX.1"),
+    ("single_blocks", "FLUX.1"),
+    ("single_transformer_blocks", "FLUX.1"),
+    ("joint_blocks", "SD 3"),
+    ("transformer.transformer_blocks.0.attn.add_q_proj.", "SD 3"),
+    ("lora_unet_blocks_0_cross_attn", "Wan"),
 )
 BY_HINT_CELL = {64: "SD 1.x", 192: "SD 1.x", 256: "SDXL", 768: "SDXL"}  # 8 or 16 pixels wide
 CLIP_SIZES = {768: "B", 896: "B+", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}
@@ -68,6 +77,9 @@ def base_of(rule: Rule, tensors: Tensors, names: Names, metadata: Mapping[str, s
     if base := BY_TEXT_WIDTH.get(text_width(tensors) or 0):
         return base
     if rule.kind == "LoRA":
+        for word, base in BY_LORA_NAME:
+            if names.have(word):
+                return base
         said = metadata.get("ss_base_model_version", "") + metadata.get(
             "modelspec.architecture", ""
         )
@@ -132,7 +144,7 @@ def particulars(rule: Rule, tensors: Tensors, names: Names) -> dict[str, Any]:
     if rule.kind.startswith("SAM"):
         name = names.first("image_encoder.patch_embed.proj.weight", "patch_embed.projection.weight")
         return {"size": SAM_SIZES.get(tensors[name].shape[0], "")} if name else {}
-    if rule.kind in ("FastSAM", "YOLOv8"):
+    if rule.kind == "FastSAM" or rule.kind.startswith("YOLO"):
         name = names.first("model.0.conv.weight", "stem.conv.weight")
         sizes = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
         return {"size": sizes.get(tensors[name].shape[0], "")} if name else {}

@@ -11,6 +11,7 @@ from darkroom.weights.catalog import lookup
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect import FileReport, dtype_of, report_of
 from darkroom.weights.inspect.bases import BY_INPUTS, BY_TEXT_WIDTH
+from darkroom.weights.inspect.foreign import kind_of_class, refusal
 from darkroom.weights.locate import parts_elsewhere
 from darkroom.weights.readers.faults import Fault, naming, printable
 from darkroom.weights.readers.index import INDEX_SUFFIX
@@ -44,6 +45,9 @@ def inspect_folder(folder: Path) -> FileReport:
             kind = printable(class_name.removeprefix(OWN))
             changes |= {"kind": KINDS.get(kind, kind), "layout": "Darkroom folder"}
             changes |= {"unknown": (), "unknown_count": 0, "notes": ()}
+        if report.kind == "unknown" and (kind := kind_of_class((class_name,))):
+            changes |= {"kind": kind, "unknown": (), "unknown_count": 0}
+            changes["notes"] = (refusal(kind),)
     return replace(report, **changes)
 
 
@@ -89,6 +93,8 @@ def _pipeline(folder: Path) -> FileReport:
     kind = PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")), "")
     missing = [part for part in ("unet", "vae", "text_encoder") if part in parts]
     missing = [part for part in missing if part not in headers]
+    classes = (str(index.get("_class_name", "")), *parts.values())
+    foreign = refusal(kind_of_class(classes)) if "unet" not in parts else ""
     dtypes = Counter(dtype_of(header) for header in headers.values())
     return FileReport(
         path=str(folder),
@@ -108,6 +114,7 @@ def _pipeline(folder: Path) -> FileReport:
         prediction_source="the scheduler's config" if scheduler and kind else "",
         licence=known.licence if known else "",
         notes=(
+            *((foreign,) if foreign else ()),
             *(f"{part} has no weights here" for part in missing),
             *(f"{part} is that of {place.parent.name}" for part, place in elsewhere.items()),
         ),

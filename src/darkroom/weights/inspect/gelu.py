@@ -6,7 +6,7 @@ from typing import Any
 from darkroom import foreign
 from darkroom.errors import CheckpointError
 from darkroom.weights.catalog import Known
-from darkroom.weights.inspect.rules import Rule
+from darkroom.weights.inspect.rule import Rule
 
 LONGEST = 1 << 20  # bytes of a config
 UNSAID = (

@@ -1,44 +1,11 @@
 """How the names of tensors tell what a file is: one row for each kind and naming scheme.
 
-A pattern is a part of a tensor's name; ``^`` at its start or ``$`` at its end ties it to that end.
 Rows are tried in order and the first that fits wins, so the special stand before the general.
 Names are facts of the public files; see docs of each project, and diffusers for its own.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One row: every pattern of ``needs`` must occur, none of ``lacks``."""
-
-    kind: str
-    layout: str
-    needs: tuple[str, ...]
-    lacks: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()  # prefixes a file of this kind may have; empty: any
-    licence: str = ""  # where every public file of this kind has the same one
-
-
-class Names:
-    """The names of a file's tensors, for many quick searches."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.all = list(names)
-        self._text = "\n" + "\n".join(self.all) + "\n"
-
-    def have(self, pattern: str) -> bool:
-        """Whether the pattern occurs in any name."""
-        if pattern.startswith("^"):
-            pattern = "\n" + pattern[1:]
-        if pattern.endswith("$"):
-            pattern = pattern[:-1] + "\n"
-        return pattern in self._text
-
-    def first(self, *endings: str) -> str | None:
-        """The first name that ends in one of ``endings``."""
-        return next((name for name in self.all if name.endswith(endings)), None)
+from darkroom.weights.inspect.foreign import FOREIGN
+from darkroom.weights.inspect.rule import Names, Rule
 
 
 def fitting(names: Names) -> Rule | None:
@@ -72,11 +39,12 @@ CHECKPOINT = (
     "embedder.",
     "low_scale_model.",
 )
-RULES: tuple[Rule, ...] = (
+_ADDED: tuple[Rule, ...] = (
     # adapters: their names contain those of the networks they change
     Rule("Control-LoRA", "SGM", ("^lora_controlnet",)),
     Rule("LoRA", "kohya", ("^lora_unet_", ".lora_down.weight$"), known=("lora_",)),
     Rule("LoRA", "kohya", ("^lora_te", ".lora_down.weight$"), known=("lora_",)),
+    Rule("GLoRA", "LyCORIS", ("^lora_", ".a1.weight$", ".b1.weight$"), known=("lora_",)),
     Rule("LoRA", "LyCORIS", ("^lora_unet_",), known=("lora_",)),
     Rule("LoRA", "LyCORIS", ("^lora_te",), known=("lora_",)),
     Rule("LoRA", "peft", (".lora_A.weight$",)),
@@ -84,15 +52,19 @@ RULES: tuple[Rule, ...] = (
     Rule("LoRA", "diffusers", ("lora.down.weight$",)),
     Rule("LoRA", "diffusers", ("_lora.down.weight$",)),
     Rule("LoRA", "diffusers", ("lora_linear_layer.down.weight$",)),
-    Rule("IP-Adapter", "original", ("^ip_adapter.", "^image_proj."), licence="Apache-2.0"),
     Rule("textual inversion", "A1111", ("^string_to_param.",), known=("string_to_param.",)),
     Rule("textual inversion", "A1111", ("^emb_params$",), known=("emb_params",)),
     Rule("textual inversion", "SDXL", ("^clip_l$", "^clip_g$"), known=("clip_l", "clip_g")),
     Rule("textual inversion", "SDXL", ("^clip_g$",), known=("clip_l", "clip_g")),
-    Rule("motion module", "AnimateDiff", (".motion_modules.",), ("conv_in.weight$",)),
     Rule("T2I-adapter", "original", ("^body.0.block1.weight$", "^conv_in.weight$")),
     Rule("T2I-adapter", "original", ("^body.0.body.0.block1.weight$", "^body.0.in_conv.weight$")),
     Rule("T2I-adapter", "diffusers", ("^adapter.body.", ".resnets.0.block1.weight$")),
+    Rule(
+        "U-Net with a guidance embedding (LCM)", "diffusers", ("time_embedding.cond_proj.weight$",)
+    ),
+    Rule("U-Net with a guidance embedding (LCM)", "LDM", ("time_embed.cond_proj.weight$",)),
+)
+_OPENED: tuple[Rule, ...] = (
     # networks that control others
     Rule("checkpoint with ControlNet", "LDM", ("^control_model.", "^model.diffusion_model.")),
     Rule(
@@ -140,15 +112,6 @@ RULES: tuple[Rule, ...] = (
     Rule("tiny autoencoder", "original", ("^1.conv.0.weight$", "^1.conv.2.weight$")),
     # segmentation
     Rule(
-        "SAM 2",
-        "original",
-        ("^image_encoder.trunk.", "^memory_attention."),
-        licence="Apache-2.0",
-    ),
-    Rule(
-        "SAM-HQ", "original", ("^image_encoder.", "^mask_decoder.hf_token"), (), (), "Apache-2.0"
-    ),
-    Rule(
         "MobileSAM",
         "original",
         ("^image_encoder.layers.0.", "^mask_decoder.", "^prompt_encoder."),
@@ -172,7 +135,6 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("FastSAM", "Ultralytics", ("model.22.proto.", "model.22.cv4."), (), (), "AGPL-3.0"),
     Rule("FastSAM", "Darkroom", ("^stem.conv.weight$", "^head.prototype.", "^head.bins$")),
-    Rule("YOLOv8", "Ultralytics", ("model.22.cv2.", "model.22.dfl."), (), (), "AGPL-3.0"),
     Rule("DeAOT", "original", ("LSTT.layers.", "patch_wise_id_bank."), (), (), "BSD-3-Clause"),
     Rule("segmentation U-Net", "original", ("^start_conv.", "^down1.down_conv.")),
     Rule(  # ResNet encoder
@@ -182,7 +144,6 @@ RULES: tuple[Rule, ...] = (
         known=("initial.", "layer", "conv", "upconv"),
     ),
     # pictures and text, sounds, depth
-    Rule("ImageBind", "original", ("^modality_trunks.",), (), (), "CC-BY-NC-SA-4.0"),
     Rule(
         "CLIP from scratch", "book", ("^image_projection.", "^text_projection.", "^text_encoder.")
     ),
@@ -204,7 +165,6 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("CLIP", "open_clip", ("^visual.", "^token_embedding.weight$", "^logit_scale$")),
     Rule("CLIP text encoder", "open_clip", ("^transformer.resblocks.", "^token_embedding.weight$")),
-    Rule("GroundingDINO", "original", ("^transformer.encoder.text_layers.", "^bert.")),
     Rule("DistilBERT", "Hugging Face", ("transformer.layer.0.attention.q_lin.weight$",)),
     Rule("depth estimator", "MiDaS", ("^pretrained.model.", "^scratch.")),
     Rule("depth estimator", "Hugging Face", ("^dpt.", "^neck.", "^head.")),
@@ -216,9 +176,6 @@ RULES: tuple[Rule, ...] = (
     Rule("annotator: lines", "M-LSD", ("^backbone.features.", "^block15.")),
     Rule("annotator: segments", "UperNet", ("decode_head.", "auxiliary_head.")),
     Rule("annotator: scribble or line art", "original", ("^model0.1.weight$", "^model4.")),
-    Rule("upscaler", "ESRGAN", ("^model.0.weight$", "^model.1.sub.0.")),
-    Rule("upscaler", "Real-ESRGAN", ("^conv_first.weight$", "^body.0.rdb1.")),
-    Rule("upscaler", "Real-ESRGAN compact", ("^body.0.weight$", "^body.1.weight$", "^body.2.")),
     Rule(
         "ResNet",
         "timm, torchvision",
@@ -227,3 +184,4 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("image classifier", "ResNet", ("layer1.0.conv1.weight$", "layer4.0.conv1.weight$")),
 )  # fmt: skip
+RULES = (*_ADDED, *FOREIGN, *_OPENED)  # what is added has the names of what it is added to

@@ -58,8 +58,13 @@ def row_of(kind: str, naming: str) -> Alone | None:
     return ALONE.get(f"{kind} ({naming})") or ALONE.get(kind)
 
 
-def read(state: Mapping[str, Tensor], row: Alone) -> tuple[Any, StateDict]:
+def read(
+    state: Mapping[str, Tensor], row: Alone, aside: list[str] | None = None
+) -> tuple[Any, StateDict]:
     """The config and our names for a file's tensors.
+
+    Args:
+        aside: is given the keys that touch no part of the network; None = they are an error.
 
     Raises:
         LayoutError: the file has other tensors than such a network.
@@ -72,7 +77,7 @@ def read(state: Mapping[str, Tensor], row: Alone) -> tuple[Any, StateDict]:
         raise LayoutError(f"layout {row.layout.name}: {error.args[0]} is missing") from None
     except (IndexError, ValueError) as error:
         raise LayoutError(f"layout {row.layout.name}: a tensor's shape: {error}") from None
-    converted = convert(state, row.layout.entries(config))
+    converted = convert(state, row.layout.entries(config), aside)
     for name in row.layout.shapes(config):
         if name.endswith(f".{COUNTER}"):
             converted.setdefault(name, torch.zeros((), dtype=torch.int64))

@@ -1,6 +1,6 @@
 """Which models a single-file checkpoint holds, under which prefixes, and what else may be there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -106,27 +106,24 @@ def family_of(names: Mapping[str, Any]) -> Family:
     raise LayoutError(f"no text tower among the keys; expected one of {wanted}")
 
 
-def split(state: Mapping[str, Tensor], family: Family) -> dict[str, StateDict]:
-    """Divide a checkpoint's tensors into the parts of ``family``, prefixes taken off.
+def foreign(names: Iterable[str], family: Family) -> list[str]:
+    """The keys that belong to no part of ``family`` and are not known as unused."""
+    prefixes = tuple(part.prefix for part in family.parts)
+    return [
+        name
+        for name in names
+        if not name.startswith(prefixes) and not any(fnmatchcase(name, p) for p in UNUSED)
+    ]
 
-    Raises:
-        LayoutError: listing up to five keys that belong to no part and are not known as unused.
-    """
+
+def split(state: Mapping[str, Tensor], family: Family) -> dict[str, StateDict]:
+    """Divide a checkpoint's tensors into the parts of ``family``, prefixes taken off."""
     parts: dict[str, StateDict] = {part.name: {} for part in family.parts}
-    unknown = []
     for key, tensor in state.items():
         for part in family.parts:
             if key.startswith(part.prefix):
                 parts[part.name][key.removeprefix(part.prefix)] = tensor
                 break
-        else:
-            if not any(fnmatchcase(key, pattern) for pattern in UNUSED):
-                unknown.append(key)
-    if unknown:
-        raise LayoutError(
-            f"{len(unknown)} keys belong to no part of a {family.name} checkpoint, such as "
-            + ", ".join(unknown[:5])
-        )
     return {name: part for name, part in parts.items() if part}
 
 

@@ -35,14 +35,16 @@ def load_clip(path: Path, target: Target) -> Clip:
     """
     tensors = target.wrap(read_tensors(path))
     state = {name: tensors[name] for name in tensors}
+    aside: list[str] = []
     try:
-        config, converted = read(state, Said(path, target))
+        config, converted = read(state, Said(path, target), aside)
     except (LayoutError, ConfigError) as error:
         raise LayoutError(f"{path}: {error}") from None
     except KeyError as error:
         raise LayoutError(f"{path}: a CLIP without {error.args[0]}") from None
     except ValueError as error:
         raise LayoutError(f"{path}: no CLIP: {error}") from None
+    target.leave(aside, path)
     return assemble(Clip, config, converted, target.dtype, target.device, release(tensors))
 
 
@@ -104,8 +106,10 @@ class Said:
         return replace(view, **own)
 
 
-def read(state: Mapping[str, Tensor], said: Said) -> tuple[ClipConfig, StateDict]:
-    """The config and our names for the tensors of one file.
+def read(
+    state: Mapping[str, Tensor], said: Said, aside: list[str] | None = None
+) -> tuple[ClipConfig, StateDict]:
+    """The config and our names for the tensors of one file; ``aside`` as of ``layout.convert``.
 
     Raises:
         CheckpointError: it does not say whether its GELU is the quick one.
@@ -121,7 +125,7 @@ def read(state: Mapping[str, Tensor], said: Said) -> tuple[ClipConfig, StateDict
         config = replace(config, view=said.view(config.view))
     elif said.target.activation:
         config = with_gelu(config, said.target.activation == "quick_gelu")
-    converted = convert(state, layout.entries(config))
+    converted = convert(state, layout.entries(config), aside)
     for name in layout.shapes(config):
         if name.endswith(f".{COUNTER}"):
             converted.setdefault(name, torch.zeros((), dtype=torch.int64))
