@@ -46,7 +46,7 @@ from darkroom.weights import configs, families
 from darkroom.weights.assemble import assemble, release
 from darkroom.weights.catalog import Known
 from darkroom.weights.files import read_sharded, read_tensors
-from darkroom.weights.inspect.foreign import kind_of_class, refusal
+from darkroom.weights.inspect.unopened import kind_of_class, refusal
 from darkroom.weights.layout import Layout, convert
 from darkroom.weights.layouts import (
     autoencoder,

@@ -30,7 +30,7 @@ from darkroom.weights.configs import is_convolutional
 from darkroom.weights.files import Header, read_header, read_tensors
 from darkroom.weights.folder import CONFIGS, Target
 from darkroom.weights.inspect import kind_of, report_of
-from darkroom.weights.inspect.foreign import refusal
+from darkroom.weights.inspect.unopened import refusal
 from darkroom.weights.layout import Layout, identify
 from darkroom.weights.layouts import alone, autoencoder
 from darkroom.weights.layouts import single_file as layouts

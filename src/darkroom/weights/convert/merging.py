@@ -113,6 +113,7 @@ def merge(
     check_target(target, force)
     places = [locate(name) for name in models]
     opened = [open_lazily(place, ema=ema, prediction=prediction) for place in places]
+    told = [*_predictions(opened, [place.path.name for place in places], recipe)]
     _combine(opened, [str(place.path) for place in places], recipe)
     loras = [_bake(opened[0], name, weight) for name, weight in recipe.loras]
     total = sum(path.stat().st_size for place in places for path in _files(place).values())
@@ -138,11 +139,35 @@ def merge(
         for file in files_of(merged, place, plain=to == "darkroom"):
             yield replace(file, metadata={**file.metadata, **said})
 
-    yield from write(target, fill, dtype=number, notes=lambda: _notes(merged), force=force)
+    yield from write(
+        target, fill, dtype=number, notes=lambda: (*_notes(merged), *told), force=force
+    )
 
 
 def _notes(model: Any) -> Iterable[str]:
     return model.settings.get("notes", ()) if isinstance(model, LatentDiffusion) else ()
+
+
+def _predictions(models: Sequence[Any], names: Sequence[str], recipe: Recipe) -> Iterator[str]:
+    """What to say of models whose networks predict different things: the mix predicts neither."""
+    if not all(isinstance(model, LatentDiffusion) for model in models) or len(models) < 2:
+        return
+    ratio, mixes = recipe.of("unet"), list(zip(names, map(_predicted, models), strict=True))
+    if recipe.method == "difference":  # A may predict what it likes
+        mixes = mixes[1:]
+    (a, first), (b, second) = mixes[:2]
+    if first != second and ratio and (recipe.method == "difference" or ratio < 1):
+        yield (
+            f"{a} predicts {first}, {b} {second}: what is mixed of both U-Nets predicts neither; "
+            "the result is sampled as the first model is"
+        )
+
+
+def _predicted(model: LatentDiffusion) -> str:
+    said = model.sampling.to_diffusers()
+    velocity = said.get("prediction_type") == "v_prediction"
+    edm = " at EDM's levels" if said["_class_name"].startswith("EDM") else ""
+    return ("velocity" if velocity else "noise") + edm
 
 
 def _combine(models: Sequence[Any], names: Sequence[str], recipe: Recipe) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from darkroom.weights.catalog import Known, by_file
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect.bases import BY_INPUTS, base_of, input_channels, particulars
-from darkroom.weights.inspect.foreign import refusal
 from darkroom.weights.inspect.gelu import UNSAID, activation
 from darkroom.weights.inspect.rule import Names, Rule
 from darkroom.weights.inspect.rules import fitting
+from darkroom.weights.inspect.unopened import refusal
 from darkroom.weights.readers.faults import printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

@@ -11,7 +11,7 @@ from darkroom.weights.catalog import lookup
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect import FileReport, dtype_of, report_of
 from darkroom.weights.inspect.bases import BY_INPUTS, BY_TEXT_WIDTH
-from darkroom.weights.inspect.foreign import kind_of_class, refusal
+from darkroom.weights.inspect.unopened import kind_of_class, refusal
 from darkroom.weights.locate import parts_elsewhere
 from darkroom.weights.readers.faults import Fault, naming, printable
 from darkroom.weights.readers.index import INDEX_SUFFIX

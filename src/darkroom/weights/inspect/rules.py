@@ -4,8 +4,8 @@ Rows are tried in order and the first that fits wins, so the special stand befor
 Names are facts of the public files; see docs of each project, and diffusers for its own.
 """
 
-from darkroom.weights.inspect.foreign import FOREIGN
 from darkroom.weights.inspect.rule import Names, Rule
+from darkroom.weights.inspect.unopened import UNOPENED
 
 
 def fitting(names: Names) -> Rule | None:
@@ -184,4 +184,4 @@ _OPENED: tuple[Rule, ...] = (
     ),
     Rule("image classifier", "ResNet", ("layer1.0.conv1.weight$", "layer4.0.conv1.weight$")),
 )  # fmt: skip
-RULES = (*_ADDED, *FOREIGN, *_OPENED)  # what is added has the names of what it is added to
+RULES = (*_ADDED, *UNOPENED, *_OPENED)  # what is added has the names of what it is added to

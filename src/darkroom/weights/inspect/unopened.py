@@ -160,7 +160,7 @@ _YOLO = (
          ("model.22.proto.",), licence="AGPL-3.0"),
     Rule("YOLO detection model", "Ultralytics", (".anchors$", "model.24.m.0."), licence="AGPL-3.0"),
 )  # fmt: skip
-FOREIGN: tuple[Rule, ...] = (
+UNOPENED: tuple[Rule, ...] = (
     *(
         Rule(kind, "", needs, licence=_LICENCES.get(kind, ""))
         for kind, _, alternatives in _NAMED
