@@ -1,7 +1,8 @@
 """Frozen dataclass <-> plain data <-> TOML and JSON. Strict: nothing unknown, nothing coerced.
 
 A field may be bool, int, float, str, Path, Literal, Enum, ``X | None``, ``tuple[X, ...]``,
-``tuple[X, Y]``, ``Mapping[str, X]``, ``Any`` or another dataclass.
+``tuple[X, Y]``, ``Mapping[str, X]``, ``Any`` or another dataclass. ``Annotated[int, Range(1, 9)]``
+says what a number may be; without it, whole numbers fit 64 bits and others are finite.
 """
 
 import collections.abc
@@ -14,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from darkroom import foreign
 from darkroom.atomic import atomic_write
@@ -22,6 +23,23 @@ from darkroom.errors import ConfigError
 from darkroom.names import nearest
 
 T = TypeVar("T")
+LONGEST_LIST = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The least and the most that a number may be."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"from {self.low:,} to {self.high:,}"
+
+
+Size = Annotated[int, Range(1, 1 << 20)]  # a size: channels, heads, pixels of a side
+Count = Annotated[int, Range(0, 1 << 20)]  # how many, or none
+WHOLE = Range(-(1 << 63), (1 << 64) - 1)
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -35,6 +53,16 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
             another type, or whatever ``__post_init__`` refuses with a ValueError.
     """
     return _dataclass(cls, data, _Place(where, ""))
+
+
+def check(config: T, where: str = "") -> T:
+    """``config`` itself, if ``from_dict`` would have taken its values.
+
+    Raises:
+        ConfigError: as ``from_dict``.
+    """
+    _dataclass(type(config), _shallow(config), _Place(where, ""))
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -123,7 +151,7 @@ def _dataclass(cls: type[T], data: Any, place: _Place) -> T:
         raise ValueError(f"expected a dataclass, got {cls!r}")
     if not isinstance(data, Mapping):
         raise place.error(f"expected a table of {cls.__name__}, found {_kind(data)}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in data:
         if key not in fields:
@@ -149,6 +177,9 @@ def _value(hint: Any, value: Any, place: _Place) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is typing.Annotated:
+        kind, *limits = arguments
+        return _within(_value(kind, value, place), kind, limits, place)
     if origin in (typing.Union, types.UnionType):
         return _union(arguments, value, place)
     if origin is typing.Literal:
@@ -163,13 +194,19 @@ def _value(hint: Any, value: Any, place: _Place) -> Any:
             raise place.error(f"expected a table, found {_kind(value)}")
         return {key: _value(arguments[1], item, place.at(key)) for key, item in value.items()}
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else _dataclass(hint, value, place)
+        if isinstance(value, hint):
+            _dataclass(hint, _shallow(value), place)
+            return value
+        return _dataclass(hint, value, place)
     return _scalar(hint, value, place)
 
 
 def _scalar(hint: Any, value: Any, place: _Place) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise place.error("expected a number of at most 300 digits") from None
     if hint in (int, float) and isinstance(value, bool):
         raise place.error(f"expected {_NAMES[hint]}, found {str(value).lower()}")
     if hint is Path and isinstance(value, str):
@@ -186,6 +223,15 @@ def _scalar(hint: Any, value: Any, place: _Place) -> Any:
         raise ValueError(f"{place.path}: config.py cannot read fields of type {hint!r}")
     if not isinstance(value, hint):
         raise place.error(f"expected {_NAMES[hint]}, found {_kind(value)}")
+    if hint is float and not math.isfinite(value):
+        raise place.error(f"expected a finite number, found {value}")
+    return _within(value, int, (WHOLE,), place) if hint is int else value
+
+
+def _within(value: Any, kind: Any, limits: Sequence[Any], place: _Place) -> Any:
+    for limit in limits:
+        if isinstance(limit, Range) and not limit.low <= value <= limit.high:
+            raise place.error(f"expected {_NAMES[kind]} {limit}, found {_kind(value)}")
     return value
 
 
@@ -212,6 +258,8 @@ def _union(members: Sequence[Any], value: Any, place: _Place) -> Any:
 def _tuple(members: Sequence[Any], value: Any, place: _Place) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise place.error(f"expected a list, found {_kind(value)}")
+    if len(value) > LONGEST_LIST:
+        raise place.error(f"expected at most {LONGEST_LIST:,} values, found {len(value):,}")
     if not members:
         return tuple(value)
     if len(members) == 2 and members[1] is Ellipsis:
@@ -252,6 +300,10 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(f"{value!r:.60} of type {type(value).__name__} has no plain form")
+
+
+def _shallow(config: Any) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
 
 
 def _copied(data: Mapping[str, Any]) -> dict[str, Any]:

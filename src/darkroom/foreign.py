@@ -6,12 +6,13 @@ numbers are bounded, too, so no code behind has to fear them. ``tests/test_archi
 that other modules open nothing by themselves.
 """
 
+import contextlib
 import json
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from typing import Any
 
@@ -74,6 +75,29 @@ def _check_kind(status: os.stat_result) -> None:
         raise Unreadable("is a folder, not a file", "name a file in it")
     if not stat.S_ISREG(status.st_mode):
         raise Unreadable("is a pipe or a device, not a file", "copy it to a file first")
+
+
+@contextlib.contextmanager
+def understood(where: PathLike, error: Kind) -> Iterator[None]:
+    """Whatever fails inside, on what a file says, is ``error`` in one line; ours stay as they are.
+
+    What a file says is checked where it is read. This is for what nobody thought of.
+
+    Raises:
+        error: naming ``where`` and the failure, which is its cause.
+    """
+    try:
+        yield
+    except (DarkroomError, MemoryError, OSError):
+        raise
+    except Exception as problem:
+        if type(problem).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(problem):
+            raise
+        said = " ".join(str(problem).split())[:160]
+        raise error(
+            f"{where}: damaged, or of a form that is not known here "
+            f"({type(problem).__name__}: {said}); DARKROOM_DEBUG=1 says more"
+        ) from problem
 
 
 def open_file(path: PathLike, error: Kind, buffering: int = -1) -> BufferedReader:

@@ -214,7 +214,7 @@ def test_published_autoencoders():
         ({"down_block_types": ["DownBlock2D"]}, "down_block_types"),
         ({"projection_class_embeddings_input_dim": 2816}, "goes with addition_embed_type"),
         ({"attention_head_dim": [8, 8]}, "must be a whole number, or 4 of them"),
-        ({"cross_attention_dim": [768] * 4}, "must be one whole number"),
+        ({"cross_attention_dim": [768] * 4}, "expected a whole number"),
         ({"activation_fn": "silu"}, "activation_fn = 'silu' is not known"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.nn.attention import PixelAttention
 from darkroom.nn.normalization import NormSilu
 from darkroom.nn.residual import ResidualBlock, Upsample
@@ -16,18 +17,18 @@ from darkroom.nn.residual import ResidualBlock, Upsample
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    in_channels: int = 3
-    latent_channels: int = 4
-    channels: tuple[int, ...] = (128, 256, 512, 512)  # per level, finest first
-    blocks: int = 2  # residual blocks per level going down; one more going up
-    groups: int = 32  # of every GroupNorm
+    in_channels: Size = 3
+    latent_channels: Size = 4
+    channels: tuple[Size, ...] = (128, 256, 512, 512)  # per level, finest first
+    blocks: Count = 2  # residual blocks per level going down; one more going up
+    groups: Size = 32  # of every GroupNorm
     scale: float = 0.18215  # latents are multiplied by this: unit variance for the U-Net
     shift: float = 0.0  # subtracted before the scale
     mean: tuple[float, ...] = ()  # of each channel, subtracted likewise; none = 0
     deviation: tuple[float, ...] = ()  # of each channel, latents are divided by it; none = 1
     quantize: bool = True  # 1x1 convolutions on both sides of the latent
     middle_attention: bool = True
-    patch: int = 1  # pixels per side folded into channels before the first convolution
+    patch: Size = 1  # pixels per side folded into channels before the first convolution
 
     def __post_init__(self) -> None:
         for name in ("mean", "deviation"):

@@ -9,20 +9,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.nn.transformer import Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    vocabulary: int = 49_408
-    positions: int = 77  # longest sequence, begin and end tokens included
-    channels: int = 768
-    layers: int = 12
-    heads: int = 12
-    hidden: int = 3072  # width of the feed-forward
+    vocabulary: Size = 49_408
+    positions: Size = 77  # longest sequence, begin and end tokens included
+    channels: Size = 768
+    layers: Count = 12
+    heads: Size = 12
+    hidden: Size = 3072  # width of the feed-forward
     quick_gelu: bool = True  # x * sigmoid(1.702 x), as OpenAI trained; False = exact GELU
-    projection: int = 0  # width of the projected pooled output; 0 = no projection
-    end: int = 49_407  # the token whose feature is the pooled output
+    projection: Count = 0  # width of the projected pooled output; 0 = no projection
+    end: Count = 49_407  # the token whose feature is the pooled output
     eps: float = 1e-5
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.models.clip_text import ClipTextModel, TextConfig
 
 SHARPEST = math.log(100.0)  # where CLIP clips its log-scale
@@ -18,13 +19,13 @@ SHARPEST = math.log(100.0)  # where CLIP clips its log-scale
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig:
-    size: int = 64  # pixels, height and width
+    size: Size = 64  # pixels, height and width
     mean: tuple[float, float, float] = (0.4580, 0.4463, 0.4039)  # of Flickr8k, in [0, 1]
     deviation: tuple[float, float, float] = (0.2709, 0.2625, 0.2770)
-    channels: tuple[int, ...] = (32, 64, 128, 256)  # of each stage; each halves the resolution
-    blocks: tuple[int, ...] = (1, 1, 1, 1)
-    groups: int = 8  # of the GroupNorms
-    embedding: int = 256
+    channels: tuple[Size, ...] = (32, 64, 128, 256)  # of each stage; each halves the resolution
+    blocks: tuple[Count, ...] = (1, 1, 1, 1)
+    groups: Size = 8  # of the GroupNorms
+    embedding: Size = 256
     dropout: float = 0.1  # before the projections
     text: TextConfig = field(
         default_factory=lambda: TextConfig(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class DigitClassifierConfig:
-    classes: int = 10
-    channels: tuple[int, int, int] = (24, 48, 64)
-    features: int = 128  # D
+    classes: Count = 10
+    channels: tuple[Size, Size, Size] = (24, 48, 64)
+    features: Size = 128  # D
 
 
 class DigitClassifier(nn.Module):

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 EPS = 1e-12  # of every LayerNorm
 DEVIATION = 0.02  # of new weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilBertConfig:
-    vocabulary: int = 30_522
-    positions: int = 512  # longest sequence
-    channels: int = 768
-    layers: int = 6
-    heads: int = 12
-    hidden: int = 3072  # width of the feed-forward
+    vocabulary: Size = 30_522
+    positions: Size = 512  # longest sequence
+    channels: Size = 768
+    layers: Count = 6
+    heads: Size = 12
+    hidden: Size = 3072  # width of the feed-forward
     dropout: float = 0.1  # while training: of embeddings and feed-forwards
     attention_dropout: float = 0.1  # while training: of the attention's weights
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count
 from darkroom.models.distilbert import DISTILBERT, DistilBert, DistilBertConfig
 from darkroom.models.resnet import RESNET50, ResNet, ResNetConfig
 
@@ -17,7 +18,7 @@ from darkroom.models.resnet import RESNET50, ResNet, ResNetConfig
 class DualEncoderConfig:
     image: ResNetConfig = RESNET50  # without a classifier
     text: DistilBertConfig = DISTILBERT
-    projection: int = 256  # P
+    projection: Count = 256  # P
     dropout: float = 0.1  # of the projections, while training
 
 

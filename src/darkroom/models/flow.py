@@ -14,13 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-    image_channels: int = 1
-    size: int = 28  # pixels; a multiple of 2^levels
-    steps: tuple[int, ...] = (6, 10)  # per level, finest first
-    hidden: tuple[int, ...] = (64, 160)  # width of the coupling networks, per level
+    image_channels: Size = 1
+    size: Size = 28  # pixels; a multiple of 2^levels
+    steps: tuple[Count, ...] = (6, 10)  # per level, finest first
+    hidden: tuple[Size, ...] = (64, 160)  # width of the coupling networks, per level
     dense: tuple[bool, ...] = (
         False,
         True,

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
+from darkroom.config import Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class GANConfig:
-    image_channels: int = 1
-    size: int = 28  # pixels; a multiple of 2^levels
-    latent: int = 64
-    channels: tuple[int, ...] = (80, 160)  # per halving of the size, finest first; multiples of 8
+    image_channels: Size = 1
+    size: Size = 28  # pixels; a multiple of 2^levels
+    latent: Size = 64
+    channels: tuple[Size, ...] = (80, 160)  # per halving of the size, finest first; multiples of 8
 
     def __post_init__(self) -> None:
         if self.size % 2 ** len(self.channels):

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchDiscriminatorConfig:
-    in_channels: int = 3
-    channels: tuple[int, ...] = (64, 128, 256)  # each halves the resolution
-    groups: int = 8  # of every GroupNorm: no image's score depends on the others of its batch
+    in_channels: Size = 3
+    channels: tuple[Size, ...] = (64, 128, 256)  # each halves the resolution
+    groups: Size = 8  # of every GroupNorm: no image's score depends on the others of its batch
 
 
 class PatchDiscriminator(nn.Module):

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 EXPANSION = 4  # a block puts out so many times the channels of its 3x3 convolution
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    in_channels: int = 3
-    channels: int = 64  # of the stem, and of the first stage's 3x3 convolutions; doubles per stage
-    blocks: tuple[int, ...] = (3, 4, 6, 3)  # per stage
-    classes: int = 0  # 0 = no classifier: the network puts out its pooled features
+    in_channels: Size = 3
+    channels: Size = 64  # of the stem, and of the first stage's 3x3 convolutions; doubles per stage
+    blocks: tuple[Count, ...] = (3, 4, 6, 3)  # per stage
+    classes: Count = 0  # 0 = no classifier: the network puts out its pooled features
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class TinyAutoencoderConfig:
-    in_channels: int = 3
-    latent_channels: int = 4
-    channels: int = 64  # at every level
-    encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)  # per level, finest first
-    decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)  # per level, coarsest first
+    in_channels: Size = 3
+    latent_channels: Size = 4
+    channels: Size = 64  # at every level
+    encoder_blocks: tuple[Count, ...] = (1, 3, 3, 3)  # per level, finest first
+    decoder_blocks: tuple[Count, ...] = (3, 3, 3, 1)  # per level, coarsest first
 
 
 TAESD = TinyAutoencoderConfig()  # for SD 1.x and 2.x; TAESDXL has the same sizes

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.nn.attention import PixelAttention
 from darkroom.nn.embedding import Embedder, sinusoid
 from darkroom.nn.normalization import NormSilu
@@ -17,18 +18,18 @@ from darkroom.nn.residual import ResidualBlock, Upsample
 
 @dataclass(frozen=True, kw_only=True)
 class UnconditionalUNetConfig:
-    in_channels: int = 3
-    out_channels: int = 3
-    channels: tuple[int, ...] = (224, 448, 672, 896)  # per level, finest first
+    in_channels: Size = 3
+    out_channels: Size = 3
+    channels: tuple[Size, ...] = (224, 448, 672, 896)  # per level, finest first
     attention: tuple[bool, ...] = (False, True, True, True)  # per level
     middle_attention: bool = True
-    blocks: int = 2  # residual blocks per level going down; one more going up
-    head_channels: int | None = 8  # width of an attention head; None = one head
-    groups: int = 32  # of every GroupNorm
+    blocks: Count = 2  # residual blocks per level going down; one more going up
+    head_channels: Size | None = 8  # width of an attention head; None = one head
+    groups: Size = 32  # of every GroupNorm
     eps: float = 1e-5  # of every GroupNorm
-    classes: int = 0  # 0 = unconditional
-    downsample_padding: int = 1  # 0 = a row and a column of zeros on the right and below only
-    frequency_shift: int = 0  # in the timestep's sinusoids; 1 in the networks of the paper
+    classes: Count = 0  # 0 = unconditional
+    downsample_padding: Count = 1  # 0 = a row and a column of zeros on the right and below only
+    frequency_shift: Count = 0  # in the timestep's sinusoids; 1 in the networks of the paper
     sines_first: bool = False  # in the timestep's sinusoids
 
 

@@ -13,14 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    image_channels: int = 1
-    size: int = 28  # pixels; a multiple of 2^levels
-    latent: int = 32
-    channels: tuple[int, ...] = (48, 96)  # per halving of the size, finest first
-    hidden: int = 128  # width between the coarsest feature map and the latent
+    image_channels: Size = 1
+    size: Size = 28  # pixels; a multiple of 2^levels
+    latent: Size = 32
+    channels: tuple[Size, ...] = (48, 96)  # per halving of the size, finest first
+    hidden: Size = 128  # width between the coarsest feature map and the latent
 
     def __post_init__(self) -> None:
         if self.size % 2 ** len(self.channels):

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from darkroom.errors import LayoutError
+from darkroom.errors import DarkroomError, LayoutError
 from darkroom.weights.readers.quantized import UNQUANTISED
 
 M = TypeVar("M", bound=nn.Module)
+MOST_TENSORS = 20_000  # of a network; SDXL has 1,700
+MOST_ELEMENTS = 10**11  # parameters; SDXL has 3e9
 
 
 def assemble(
@@ -36,8 +38,7 @@ def assemble(
     Raises:
         LayoutError: names or shapes are not those of the model.
     """
-    with on_meta():
-        network = model(config)
+    network = bare(model, config)
     wanted = dict(_named(network))
     for problem, names in (
         ("are missing", wanted.keys() - tensors.keys()),
@@ -73,6 +74,23 @@ def assemble(
     return network.eval()
 
 
+def bare(model: Callable[[Any], M], config: Any) -> M:
+    """``model(config)`` on the meta device.
+
+    Raises:
+        LayoutError: its sizes make no network, or a larger one than any.
+    """
+    try:
+        with on_meta():
+            return model(config)
+    except (DarkroomError, MemoryError):
+        raise
+    except Exception as error:  # of torch's layers, by sizes that contradict each other
+        said = " ".join(str(error).split())[:160]
+        name = getattr(model, "__name__", "the network")
+        raise LayoutError(f"{name}: its sizes make no network: {said}") from error
+
+
 @contextlib.contextmanager
 def on_meta() -> Iterator[None]:
     """Networks built inside have names and shapes, and no values."""
@@ -90,6 +108,7 @@ class _Bare(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.makers = _device_constructors()
+        self.tensors = self.elements = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -97,9 +116,21 @@ class _Bare(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self.makers and kwargs.get("device") is None:  # layers say device=None
             kwargs["device"] = "meta"
-        elif getattr(func, "__module__", "") == "torch.nn.init":
+            made = func(*args, **kwargs)
+            self._count(made)
+            return made
+        if getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
+
+    def _count(self, made: Any) -> None:
+        self.tensors += 1
+        self.elements += made.numel() if isinstance(made, Tensor) else 0
+        if self.tensors > MOST_TENSORS or self.elements > MOST_ELEMENTS:
+            raise LayoutError(
+                f"a network of more than {MOST_TENSORS:,} layers or {MOST_ELEMENTS:.0e} "
+                "parameters: its sizes are those of no model"
+            )
 
 
 def _named(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

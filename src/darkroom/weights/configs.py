@@ -4,6 +4,7 @@ Every key is read, or has to have the one value our networks implement, or is kn
 matter when a trained network is used; anything else is an error that names it.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from darkroom.models.unet import UNetConfig
 from darkroom.names import did_you_mean
 
 Json = Mapping[str, Any]
+MOST = 1 << 20  # of any size or number of layers in a config
+LONGEST_LIST = 64
+SHORT = reprlib.Repr()  # of a value in a message, however large it is
+SHORT.maxstring = SHORT.maxother = 80
 
 
 class Fields:
@@ -25,6 +30,8 @@ class Fields:
     """
 
     def __init__(self, data: Json, where: str, fixed: Json, ignored: frozenset[str]) -> None:
+        if not isinstance(data, Mapping):
+            raise CheckpointError(f"{where}: expected an object, found {SHORT.repr(data)}")
         self.data, self.where, self.ignored = data, where, ignored
         self.read = {"_class_name", "_diffusers_version", "_name_or_path"}
         for name, allowed in fixed.items():
@@ -34,14 +41,46 @@ class Fields:
                 choices = " or ".join(repr(value) for value in allowed)
                 raise self.error(name, f"is not supported, expected {choices}")
 
-    def take(self, name: str, default: Any) -> Any:
-        """The value of a key, or diffusers' default for it."""
+    def take(self, name: str, default: Any, *, least: int = 1, also: tuple[type, ...] = ()) -> Any:
+        """The value of a key, or diffusers' default for it.
+
+        Args:
+            default: the value has its type: a whole number from ``least`` to a million, a number,
+                a text, true or false, an object; or a list of such. None: the caller checks.
+            least: of whole numbers; and 0 lets a list be empty.
+            also: other types that the value may have; a list then is one of such values.
+
+        Raises:
+            CheckpointError: it is of another type, or out of range.
+        """
         self.read.add(name)
-        return self.data.get(name, default)
+        if name not in self.data or default is None:
+            return self.data.get(name, default)
+        value, samples = self.data[name], default if isinstance(default, tuple) else (default,)
+        sample = next((item for item in samples if isinstance(item, float)), samples[0])
+        several = isinstance(value, list) and (list in also or isinstance(default, tuple))
+        if several and (least == 0 or value) and len(value) <= LONGEST_LIST:
+            if all(_fits(item, sample, least) for item in value):
+                return value
+        elif type(value) in also and type(value) is not list:
+            if type(value) is not int or _fits(value, 1, least):
+                return value
+        elif not isinstance(default, tuple) and _fits(value, default, least):
+            return value
+        raise self.error(name, f"is not supported, expected {_expected(sample, least, default)}")
+
+    def part(self, name: str) -> Json:
+        """An object inside of this one; empty where there is none."""
+        self.read.add(name)
+        value = self.data.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise self.error(name, "must be an object")
+        return value or {}
 
     def error(self, name: str, problem: str) -> CheckpointError:
         """An error about one key, with its value."""
-        return CheckpointError(f"{self.where}: {name} = {self.data.get(name)!r:.80} {problem}")
+        value = SHORT.repr(self.data.get(name))
+        return CheckpointError(f"{self.where}: {name} = {value} {problem}")
 
     def finish(self) -> None:
         """Refuse keys that nobody read.
@@ -55,6 +94,27 @@ class Fields:
                 raise self.error(name, f"is not known{did_you_mean(name, known)}")
 
 
+def _fits(value: Any, sample: Any, least: int) -> bool:
+    """Whether a value is of the sample's type and within what any model has."""
+    if isinstance(sample, float):
+        return type(value) in (int, float) and abs(value) <= MOST
+    if type(sample) is int:
+        return type(value) is int and least <= value <= MOST
+    return isinstance(value, Mapping if isinstance(sample, Mapping) else type(sample))
+
+
+def _expected(sample: Any, least: int, default: Any) -> str:
+    words = {bool: "true or false", float: "a number", str: "a text", dict: "an object"}
+    word = words.get(type(sample), f"a whole number from {least} to {MOST:,}")
+    return f"a list of which each is {word}" if isinstance(default, tuple) else word
+
+
+def architectures_of(data: Json) -> list[Any]:
+    """The classes that transformers wrote into a config."""
+    names = data.get("architectures")
+    return names if isinstance(names, list) else []
+
+
 def _same(value: Any, allowed: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(_same(item, allowed) for item in value)
@@ -63,7 +123,7 @@ def _same(value: Any, allowed: Any) -> bool:
 
 def _per_level(value: Any, levels: int, fields: Fields, name: str) -> tuple[int, ...]:
     values = value if isinstance(value, Sequence) else [value] * levels
-    if len(values) != levels or not all(isinstance(item, int) for item in values):
+    if len(values) != levels:
         raise fields.error(name, f"must be a whole number, or {levels} of them")
     return tuple(values)
 
@@ -135,16 +195,21 @@ def unet_config(data: Json, where: str = "unet/config.json") -> UNetConfig:
     if attends != [UP[kind] for kind in reversed(up)]:
         raise fields.error("up_block_types", "must mirror down_block_types")
     depth = _per_level(
-        fields.take("transformer_layers_per_block", 1),
+        fields.take("transformer_layers_per_block", 1, also=(list,)),
         levels,
         fields,
         "transformer_layers_per_block",
     )
-    blocks = _per_level(fields.take("layers_per_block", 2), levels, fields, "layers_per_block")
+    blocks = _per_level(
+        fields.take("layers_per_block", 2, also=(list,)), levels, fields, "layers_per_block"
+    )
     if len(set(blocks)) > 1:
         raise fields.error("layers_per_block", "must be the same at every level")
-    heads = fields.take("attention_head_dim", 8)  # a misnomer of diffusers: the number of heads
+    # a misnomer of diffusers: the number of heads
+    heads = fields.take("attention_head_dim", 8, also=(list,))
     vector = fields.take("projection_class_embeddings_input_dim", None)
+    if vector is not None and not _fits(vector, 1, 1):
+        raise fields.error("projection_class_embeddings_input_dim", "must be a whole number")
     if (vector is not None) != (data.get("addition_embed_type") == "text_time"):
         raise fields.error(
             "projection_class_embeddings_input_dim", "goes with addition_embed_type text_time"
@@ -161,8 +226,6 @@ def unet_config(data: Json, where: str = "unet/config.json") -> UNetConfig:
         vector_channels=vector or 0,
         groups=fields.take("norm_num_groups", 32),
     )
-    if not isinstance(config.text_channels, int):
-        raise fields.error("cross_attention_dim", "must be one whole number")
     fields.finish()
     return config
 
@@ -259,7 +322,7 @@ def autoencoder_config(data: Json, where: str = "vae/config.json") -> Autoencode
         blocks=fields.take("layers_per_block", 1),
         groups=fields.take("norm_num_groups", 32),
         scale=float(fields.take("scaling_factor", 0.18215)),
-        shift=float(fields.take("shift_factor", None) or 0.0),
+        shift=float(fields.take("shift_factor", 0.0, also=(type(None),)) or 0.0),
         mean=mean,
         deviation=deviation,
         quantize=quantize,
@@ -347,9 +410,9 @@ def text_config(data: Json, where: str = "text_encoder/config.json") -> TextConf
     """
     fields = Fields(data, where, TEXT_FIXED, TEXT_IGNORED)
     vocabulary = fields.take("vocab_size", 49_408)
-    end = fields.take("eos_token_id", 49_407)
-    projection = fields.take("projection_dim", 512)
-    projected = "CLIPTextModelWithProjection" in data.get("architectures", ())
+    end = fields.take("eos_token_id", 49_407, least=0)
+    projection = fields.take("projection_dim", 512, least=0)
+    projected = "CLIPTextModelWithProjection" in architectures_of(data)
     config = TextConfig(
         vocabulary=vocabulary,
         positions=fields.take("max_position_embeddings", 77),

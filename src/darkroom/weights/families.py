@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
+from darkroom.config import Range, from_dict
 from darkroom.diffusion.latent_diffusion import Autoencoder, LatentDiffusion
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.errors import CheckpointError, ConfigError
@@ -18,6 +19,7 @@ from darkroom.text.encoder import PromptEncoder, Tower
 from darkroom.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+LARGEST = 16_384  # pixels of a side of a picture
 SIZE_NUMBERS = 6  # original size, crop, target size; the refiner: one score in place of the last
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -88,6 +90,47 @@ PREDICTION_TYPES = {
 }
 
 
+Side = Annotated[int, Range(1, LARGEST)]  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What our own files say of how a model is meant to be drawn with."""
+
+    size: tuple[Side, Side] | None = None  # height, width
+    steps: Annotated[int, Range(1, 100_000)] | None = None
+    guidance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """What our own files say of a model that its tensors do not tell."""
+
+    family: str | None = None
+    name: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    configs: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    zero_unconditional: bool | None = None
+
+
+def check_own(own: Any, where: str) -> Mapping[str, Any]:
+    """``own`` itself, if its values are of the types that our own files write.
+
+    Raises:
+        CheckpointError: naming the one that is not.
+    """
+    if not isinstance(own, Mapping):
+        raise CheckpointError(f"{where}: expected an object")
+    try:
+        for kind, said in ((Own, own), (Settings, own.get("settings") or {})):
+            known = {f.name for f in fields(kind)}
+            from_dict(kind, {k: v for k, v in said.items() if k in known and v is not None}, where)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    return own
+
+
 def family_of(unet: UNetConfig, towers: Sequence[TextConfig]) -> str:
     """The family by structure, whatever the sizes."""
     if len(towers) == 2:
@@ -121,11 +164,10 @@ def predicting(sampling: SamplingConfig, prediction: str | None) -> SamplingConf
 
 def sized(sample: Any, factor: int) -> dict[str, Any]:
     """The size in pixels that a config's ``sample_size`` (of latents) means."""
-    if isinstance(sample, int):
-        return {"size": (sample * factor, sample * factor)}
-    if isinstance(sample, list) and len(sample) == 2:
-        return {"size": (sample[0] * factor, sample[1] * factor)}
-    return {}
+    sides = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
+    if all(type(side) is int and 1 <= side * factor <= LARGEST for side in sides):
+        return {"size": (sides[0] * factor, sides[1] * factor)}
+    return {}  # a hint at most: what it is meant for, not what it can do
 
 
 def prompt_encoder(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom import foreign
-from darkroom.config import from_dict
+from darkroom.config import check, from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.sampling_config import SamplingConfig
@@ -258,7 +258,7 @@ class Reading:
                 config = from_dict(CONFIGS[model], values, where)
                 converted: Mapping[str, Tensor] = tensors
             elif name in classes or not name:
-                config = read(data, where)
+                config = check(read(data, where), where)
                 aside: list[str] = []
                 converted = convert(tensors, layout.entries(config), aside)
                 self.target.leave(aside, folder)
@@ -349,9 +349,9 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
     reading = Reading(folder, target, elsewhere=parts_elsewhere(index, folder))
     reading.notes += [ASIDE[name] for name in parts if ASIDE.get(name)]
     reading.notes += [
-        f"model_index.json: {name} = {value!r} is not known and has no effect"
+        f"model_index.json: {name[:40]} = {value!r:.40} is not known and has no effect"
         for name, value in index.items()
-        if name[0] != "_" and not isinstance(value, list) and name not in PIPELINE_VALUES
+        if not name.startswith("_") and not isinstance(value, list) and name not in PIPELINE_VALUES
     ]
     missing = [name for name in ("unet", "vae", "scheduler") if name not in parts]
     towers = [name for name in ("text_encoder", "text_encoder_2") if name in parts]
@@ -376,7 +376,7 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
     depth = None
     if "depth_estimator" in parts:
         depth = reading.depth("depth_estimator", "feature_extractor")
-    own = index.get("_darkroom", {})
+    own = families.check_own(index.get("_darkroom") or {}, f"{folder}: model_index.json: _darkroom")
     family = own.get("family") or families.family_of(
         network.config, [model.config for model in models]
     )
@@ -402,7 +402,7 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
         settings={
             **families.sized(sample, vae.factor),
             **(target.known.settings if target.known else {}),
-            **{name: _tuples(value) for name, value in own.get("settings", {}).items()},
+            **{name: _tuples(value) for name, value in (own.get("settings") or {}).items()},
         },
         notes=reading.notes,
         source=target.source or str(folder),
@@ -486,6 +486,8 @@ def parts_of(index: Json, folder: Path) -> dict[str, str]:
         kind = entry[1] if len(entry) == 2 else None
         if kind is None:
             continue
+        if not isinstance(kind, str):
+            raise CheckpointError(f"{folder}: {name[:40]!r} is of a class that is no text")
         if name not in PARTS and name not in ASIDE:
             pipeline = index.get("_class_name", "a pipeline")
             if said_no := refusal(kind_of_class((str(pipeline), str(kind)))):
@@ -535,7 +537,7 @@ def index_of(folder: Path, shards: list[str]) -> Path:
     """
     for path in sorted(folder.glob("*.index*.json")):
         named = read_json(path).get("weight_map")
-        if isinstance(named, dict) and set(named.values()) & set(shards):
+        if isinstance(named, dict) and any(shard in named.values() for shard in shards):
             return path
     raise CheckpointError(f"{folder}: {shards[0]} is a part; its .index.json is missing")
 

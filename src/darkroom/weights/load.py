@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from darkroom import foreign
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import CheckpointError, ConfigError
@@ -82,7 +83,8 @@ def load(
         source=located.source,
         strict=strict,
     )
-    opened = open_located(located, target)
+    with foreign.understood(located.path, CheckpointError):
+        opened = open_located(located, target)
     if activation is not None and not isinstance(opened, Clip):
         raise ConfigError(f"activation= is for CLIP; {model} is a {type(opened).__name__}")
     return opened

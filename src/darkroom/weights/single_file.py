@@ -287,7 +287,7 @@ def _own(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     own = foreign.parse_json(metadata[OWN], f"{path}: its {OWN!r} metadata", CheckpointError)
     if not isinstance(own, dict):
         raise CheckpointError(f"{path}: its {OWN!r} metadata is damaged; download it again")
-    return own
+    return dict(families.check_own(own, f"{path}: its {OWN!r} metadata"))
 
 
 def _with_own_sizes(family: layouts.Family, own: Mapping[str, Any], path: Path) -> layouts.Family:
@@ -310,7 +310,10 @@ def _with_own_sizes(family: layouts.Family, own: Mapping[str, Any], path: Path) 
 
 def _tokenizers(own: Mapping[str, Any], family: str) -> list[Tokenizer]:
     if "tokenizers" in own:
-        return [_tokenizer(data) for data in own["tokenizers"]]
+        try:
+            return [_tokenizer(data) for data in own["tokenizers"]]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"the tokenizers in its metadata are damaged: {error}") from None
     return [Tokenizer.built_in(pad) for pad in PADS.get(family, ("!",))]
 
 

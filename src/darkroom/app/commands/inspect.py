@@ -87,7 +87,8 @@ def _place(path: str) -> Path:
 
 def _layers(name: str, depth: int, size: tuple[int, int] | None, print_it: bool) -> dict[str, Any]:
     """Every network of a model as a tree; ``name`` may be an architecture without a file."""
-    from darkroom.errors import ModelNotFoundError
+    from darkroom import foreign
+    from darkroom.errors import CheckpointError, ModelNotFoundError
     from darkroom.names import did_you_mean
     from darkroom.weights.inspect.layers import architectures, networks_called, networks_of
 
@@ -104,7 +105,8 @@ def _layers(name: str, depth: int, size: tuple[int, int] | None, print_it: bool)
                 ) from None
     parts = []
     for network in networks:
-        found = network.trace(depth)
+        with foreign.understood(name, CheckpointError):
+            found = network.trace(depth)
         parts.append({"part": network.part, "blocks": [_plain(block) for block in found]})
         if print_it:
             show(f"{network.part}\n{found}\n")

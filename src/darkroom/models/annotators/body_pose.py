@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class BodyPoseConfig:
-    front: tuple[tuple[int, ...], ...] = (  # channels of the convolutions before each pooling
+    front: tuple[tuple[Size, ...], ...] = (  # channels of the convolutions before each pooling
         (64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 256, 128),
     )  # fmt: skip
-    channels: int = 128  # of every stage
-    first: int = 512  # channels of the first stage's 1x1 convolution
-    stages: int = 6
-    fields: int = 38  # two for each limb
-    joints: int = 19  # the last one is the background
+    channels: Size = 128  # of every stage
+    first: Size = 512  # channels of the first stage's 1x1 convolution
+    stages: Size = 6
+    fields: Size = 38  # two for each limb
+    joints: Size = 19  # the last one is the background
 
 
 class BodyPose(nn.Module):

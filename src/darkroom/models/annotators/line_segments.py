@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Size
+
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
 # of the backbone: how many times wider inside, channels, blocks, stride
 SKIPPED = 7  # first output channels: of a training objective, not of lines
@@ -17,8 +19,8 @@ SKIPPED = 7  # first output channels: of a training objective, not of lines
 
 @dataclass(frozen=True, kw_only=True)
 class LineSegmentsConfig:
-    stem: int = 32  # channels after the first convolution
-    channels: int = 64  # of the decoder, and of what it takes from each scale
+    stem: Size = 32  # channels after the first convolution
+    channels: Size = 64  # of the decoder, and of what it takes from each scale
 
 
 class LineSegments(nn.Module):

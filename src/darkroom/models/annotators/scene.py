@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 POOLED = (1, 2, 3, 6)  # places along each side to which the coarsest features are averaged
 HEAD = 64  # channels of an attention head
 CONVOLUTIONAL = 2  # scales
@@ -17,10 +19,10 @@ CONVOLUTIONAL = 2  # scales
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    channels: tuple[int, ...] = (64, 128, 320, 512)  # per scale; the last two multiples of 64
-    blocks: tuple[int, ...] = (3, 4, 8, 3)  # per scale
-    decoder: int = 512  # channels of the decoder
-    classes: int = 150
+    channels: tuple[Size, ...] = (64, 128, 320, 512)  # per scale; the last two multiples of 64
+    blocks: tuple[Count, ...] = (3, 4, 8, 3)  # per scale
+    decoder: Size = 512  # channels of the decoder
+    classes: Count = 150
 
 
 class Scene(nn.Module):

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class SoftEdgesConfig:
-    channels: tuple[int, ...] = (64, 128, 256, 512, 512)  # per scale
-    layers: tuple[int, ...] = (2, 2, 3, 3, 3)  # convolutions per scale
+    channels: tuple[Size, ...] = (64, 128, 256, 512, 512)  # per scale
+    layers: tuple[Count, ...] = (2, 2, 3, 3, 3)  # convolutions per scale
 
 
 class SoftEdges(nn.Module):

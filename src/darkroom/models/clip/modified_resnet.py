@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.ops.attention import attend_torch
 
 EXPANSION = 4  # a block puts out so many times the channels of its 3x3 convolution
@@ -19,11 +20,11 @@ STRIDE = 32  # of all stages together
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionResNetConfig:
-    size: int = 224  # pixels, height and width; a multiple of 32
-    channels: int = 64  # of the stem, and of the first stage's 3x3 convolutions; doubles per stage
-    blocks: tuple[int, ...] = (3, 4, 6, 3)  # per stage
-    heads: int = 32  # of the attention at the end
-    projection: int = 1024  # P, the width of the space that pictures and texts share
+    size: Size = 224  # pixels, height and width; a multiple of 32
+    channels: Size = 64  # of the stem, and of the first stage's 3x3 convolutions; doubles per stage
+    blocks: tuple[Count, ...] = (3, 4, 6, 3)  # per stage
+    heads: Size = 32  # of the attention at the end
+    projection: Count = 1024  # P, the width of the space that pictures and texts share
 
     @property
     def features(self) -> int:

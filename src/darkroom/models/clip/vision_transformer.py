@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.nn.transformer import Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    size: int = 224  # pixels, height and width
-    patch: int = 32  # pixels, height and width; what is left at the right and below is not seen
-    channels: int = 768
-    layers: int = 12
-    heads: int = 12
-    hidden: int = 3072  # width of the feed-forward
+    size: Size = 224  # pixels, height and width
+    patch: Size = 32  # pixels, height and width; what is left at the right and below is not seen
+    channels: Size = 768
+    layers: Count = 12
+    heads: Size = 12
+    hidden: Size = 3072  # width of the feed-forward
     quick_gelu: bool = True  # x * sigmoid(1.702 x), as OpenAI trained; False = exact GELU
-    projection: int = 512  # P, the width of the space that pictures and texts share; 0 = none
+    projection: Count = 512  # P, the width of the space that pictures and texts share; 0 = none
     eps: float = 1e-5
 
     @property

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Size
 from darkroom.models.unet import (
     Stage,
     UNet,
@@ -27,8 +28,8 @@ class ControlNetConfig:
     """Sizes of the U-Net whose way down is copied, and of what encodes the hint."""
 
     unet: UNetConfig = field(default_factory=UNetConfig)  # out_channels has no meaning here
-    conditioning_channels: int = 3  # of the hint
-    hint_channels: tuple[int, ...] = (16, 32, 96, 256)  # halved in size between two of them
+    conditioning_channels: Size = 3  # of the hint
+    hint_channels: tuple[Size, ...] = (16, 32, 96, 256)  # halved in size between two of them
     pooled: bool = False  # residuals are means over the picture, as a "shuffle" network's
 
     @property

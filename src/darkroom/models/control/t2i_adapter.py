@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class T2IAdapterConfig:
-    in_channels: int = 3  # of the hint; 1 for sketches and edges
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # of each feature
-    blocks: int = 2  # residual blocks for each
-    factor: int = 8  # pixels of the hint that one cell of the first feature stands for
-    halved: tuple[int, ...] = (1, 2, 3)  # the features that are half the size of the one before
+    in_channels: Size = 3  # of the hint; 1 for sketches and edges
+    channels: tuple[Size, ...] = (320, 640, 1280, 1280)  # of each feature
+    blocks: Count = 2  # residual blocks for each
+    factor: Size = 8  # pixels of the hint that one cell of the first feature stands for
+    halved: tuple[Count, ...] = (1, 2, 3)  # the features that are half the size of the one before
     narrow: bool = False  # a quarter of the channels inside a block: the "light" adapter of colours
 
 

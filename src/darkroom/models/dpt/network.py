@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.models.dpt.stem import Stem, StemConfig
 from darkroom.models.dpt.view import View
 from darkroom.nn.attention import Attention
@@ -22,16 +23,16 @@ HEAD = 32  # channels of the head's last layer but one
 @dataclass(frozen=True, kw_only=True)
 class DPTConfig:
     stem: StemConfig | None = None  # None = patches of the image
-    grid: int = 24  # patches of a side that it has positions for; others are interpolated
-    channels: int = 1024
-    layers: int = 24
-    heads: int = 16
-    hidden: int = 4096  # width of the feed-forward
+    grid: Size = 24  # patches of a side that it has positions for; others are interpolated
+    channels: Size = 1024
+    layers: Count = 24
+    heads: Size = 16
+    hidden: Size = 4096  # width of the feed-forward
     eps: float = 1e-12  # of every LayerNorm
-    taps: tuple[int, ...] = (5, 11, 17, 23)  # layers whose output is reassembled, from 0
+    taps: tuple[Count, ...] = (5, 11, 17, 23)  # layers whose output is reassembled, from 0
     scales: tuple[float, ...] = (4, 2, 1, 0.5)  # of each of them: resolution over the patches'
-    widths: tuple[int, ...] = (256, 512, 1024, 1024)  # channels of the four scales, finest first
-    features: int = 256  # channels where the scales are fused
+    widths: tuple[Size, ...] = (256, 512, 1024, 1024)  # channels of the four scales, finest first
+    features: Size = 256  # channels where the scales are fused
     view: View = field(default_factory=View)
 
 

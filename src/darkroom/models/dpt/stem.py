@@ -9,16 +9,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 EPS = 1e-8  # of the standardisation
 EXPANSION = 4  # a block puts out so many times the channels of its 3x3 convolution
 
 
 @dataclass(frozen=True, kw_only=True)
 class StemConfig:
-    channels: int = 64  # of the first convolution
-    widths: tuple[int, ...] = (256, 512, 1024)  # what each stage puts out
-    blocks: tuple[int, ...] = (3, 4, 9)  # per stage
-    groups: int = 32  # of every norm
+    channels: Size = 64  # of the first convolution
+    widths: tuple[Size, ...] = (256, 512, 1024)  # what each stage puts out
+    blocks: tuple[Count, ...] = (3, 4, 9)  # per stage
+    groups: Size = 32  # of every norm
 
 
 class Stem(nn.Module):

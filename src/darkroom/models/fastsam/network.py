@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.models.fastsam.blocks import ConvNorm, CrossStage, PyramidPooling
 
 STRIDES = (8, 16, 32)  # pixels per cell of each level
@@ -26,17 +27,17 @@ SHORT = 1.0  # of the boxes' logits, to begin training with
 
 @dataclass(frozen=True, kw_only=True)
 class FastSAMConfig:
-    channels: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512)  # at 1/2 to 1/32
-    pairs: tuple[int, int, int, int] = (1, 2, 2, 1)  # of each cross-stage block, at 1/4 to 1/32
-    neck_pairs: int = 1
-    bins: int = 16  # of each distance: 0 to bins - 1 cells
-    classes: int = 1
-    coefficients: int = 32  # one for each prototype
-    size: int = 1024  # pixels of the longer side of a picture, as it was trained
-    box_channels: int = 64  # inside the head's branches
-    class_channels: int = 128
-    coefficient_channels: int = 32
-    prototype_channels: int = 128
+    channels: tuple[Size, Size, Size, Size, Size] = (32, 64, 128, 256, 512)  # at 1/2 to 1/32
+    pairs: tuple[Count, Count, Count, Count] = (1, 2, 2, 1)  # per cross-stage block, 1/4 to 1/32
+    neck_pairs: Count = 1
+    bins: Size = 16  # of each distance: 0 to bins - 1 cells
+    classes: Count = 1
+    coefficients: Size = 32  # one for each prototype
+    size: Size = 1024  # pixels of the longer side of a picture, as it was trained
+    box_channels: Size = 64  # inside the head's branches
+    class_channels: Size = 128
+    coefficient_channels: Size = 32
+    prototype_channels: Size = 128
 
 
 def scaled(

@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 
+from darkroom.config import Count, Size
+
 
 @dataclass(frozen=True, kw_only=True)
 class VitConfig:
     """A vision transformer whose attention sees windows, in a few layers everything."""
 
-    patch: int = 16  # pixels of a side
-    channels: int = 768
-    layers: int = 12
-    heads: int = 12
-    hidden: int = 3072  # width of the feed-forward
-    window: int = 14  # patches of a side
-    global_layers: tuple[int, ...] = (2, 5, 8, 11)  # those that see everything, from 0
+    patch: Size = 16  # pixels of a side
+    channels: Size = 768
+    layers: Count = 12
+    heads: Size = 12
+    hidden: Size = 3072  # width of the feed-forward
+    window: Size = 14  # patches of a side
+    global_layers: tuple[Count, ...] = (2, 5, 8, 11)  # those that see everything, from 0
     eps: float = 1e-6  # of the blocks' norms
 
 
@@ -21,12 +23,12 @@ class VitConfig:
 class TinyVitConfig:
     """TinyViT: a stage of convolutions, then stages of attention within windows."""
 
-    channels: tuple[int, ...] = (64, 128, 160, 320)  # per stage
-    blocks: tuple[int, ...] = (2, 2, 6, 2)  # per stage
-    heads: tuple[int, ...] = (4, 5, 10)  # per stage, from the second on
-    windows: tuple[int, ...] = (7, 14, 7)  # places of a side, per stage, from the second on
-    strides: tuple[int, ...] = (2, 2, 1)  # between the stages; the stem's is 4
-    expansion: int = 4  # of the convolutions of the first stage, and of every feed-forward
+    channels: tuple[Size, ...] = (64, 128, 160, 320)  # per stage
+    blocks: tuple[Count, ...] = (2, 2, 6, 2)  # per stage
+    heads: tuple[Size, ...] = (4, 5, 10)  # per stage, from the second on
+    windows: tuple[Size, ...] = (7, 14, 7)  # places of a side, per stage, from the second on
+    strides: tuple[Size, ...] = (2, 2, 1)  # between the stages; the stem's is 4
+    expansion: Size = 4  # of the convolutions of the first stage, and of every feed-forward
 
     @property
     def patch(self) -> int:
@@ -41,13 +43,13 @@ class TinyVitConfig:
 class DecoderConfig:
     """The transformer that turns a picture's features and prompts into masks."""
 
-    layers: int = 2
-    heads: int = 8
-    hidden: int = 2048  # width of the feed-forward
-    narrowing: int = 2  # between tokens and picture, attention has channels / narrowing
-    candidates: int = 3  # masks for a prompt of which it is not sure; one more for a sure one
-    iou_hidden: int = 256
-    iou_layers: int = 3
+    layers: Count = 2
+    heads: Size = 8
+    hidden: Size = 2048  # width of the feed-forward
+    narrowing: Size = 2  # between tokens and picture, attention has channels / narrowing
+    candidates: Size = 3  # masks for a prompt of which it is not sure; one more for a sure one
+    iou_hidden: Size = 256
+    iou_layers: Size = 3
     eps: float = 1e-5  # of the blocks' norms; the last norm's is 1e-5 always
 
 
@@ -55,9 +57,9 @@ class DecoderConfig:
 class SamConfig:
     """Raises ValueError where sizes do not divide each other as they must."""
 
-    size: int = 1024  # pixels of a side
-    channels: int = 256  # of features, prompts and decoder
-    mask_channels: int = 16  # while a mask of before becomes features
+    size: Size = 1024  # pixels of a side
+    channels: Size = 256  # of features, prompts and decoder
+    mask_channels: Size = 16  # while a mask of before becomes features
     encoder: VitConfig | TinyVitConfig = VitConfig()
     decoder: DecoderConfig = DecoderConfig()
 

@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
+
 Match = Literal["interpolate", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationUNetConfig:
-    in_channels: int = 3
-    classes: int = 21
-    channels: tuple[int, ...] = (64, 128, 256, 512, 1024)  # per level, finest first
-    narrowing: int = 2  # inside a pair of convolutions: channels / narrowing; 1 in the paper
+    in_channels: Size = 3
+    classes: Count = 21
+    channels: tuple[Size, ...] = (64, 128, 256, 512, 1024)  # per level, finest first
+    narrowing: Size = 2  # inside a pair of convolutions: channels / narrowing; 1 in the paper
     match: Match = "interpolate"  # how what comes up gets the size of its skip
 
 

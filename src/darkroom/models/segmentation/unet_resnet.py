@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from darkroom.config import Count, Size
 from darkroom.models.resnet import RESNET50, ResNet, ResNetConfig
 from darkroom.models.segmentation.unet import evaluate_norms, initialize, matched
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationUNetResNetConfig:
-    classes: int = 21
+    classes: Count = 21
     encoder: ResNetConfig = RESNET50
-    channels: tuple[int, ...] = (192, 128, 96, 64, 48, 32)  # of the decoder, coarsest first
+    channels: tuple[Size, ...] = (192, 128, 96, 64, 48, 32)  # of the decoder, coarsest first
     relu: bool = False  # between the decoder's convolutions; the post has none there
 
 

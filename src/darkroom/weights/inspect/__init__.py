@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom import foreign
+from darkroom.errors import CheckpointError
 from darkroom.weights.catalog import Known, by_file
 from darkroom.weights.files import Header, read_header
 from darkroom.weights.inspect.bases import BY_INPUTS, base_of, input_channels, particulars
@@ -80,13 +82,14 @@ def inspect(path: str | os.PathLike[str]) -> FileReport:
         ImageError: a picture that cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
-        from darkroom.weights.inspect.folders import inspect_folder
+    with foreign.understood(path, CheckpointError):
+        if path.is_dir():
+            from darkroom.weights.inspect.folders import inspect_folder
 
-        return inspect_folder(path)
-    if path.suffix.lower() in PICTURES:
-        return _picture(path)
-    return report_of(read_header(path))
+            return inspect_folder(path)
+        if path.suffix.lower() in PICTURES:
+            return _picture(path)
+        return report_of(read_header(path))
 
 
 def kind_of(header: Header) -> str:

@@ -5,14 +5,13 @@ from typing import Any
 
 from darkroom.errors import ConfigError
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
-from darkroom.weights.assemble import on_meta
+from darkroom.weights.assemble import bare
 from darkroom.weights.layout import Entry, Layout
 
 
 def own(config: ContrastiveConfig) -> Iterator[Entry]:
     """Every tensor under its own name."""
-    with on_meta():
-        names = list(ContrastiveModel(config).state_dict())
+    names = list(bare(ContrastiveModel, config).state_dict())
     return (Entry(name, name, bare=True) for name in names)
 
 

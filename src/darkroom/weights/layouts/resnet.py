@@ -62,9 +62,9 @@ def resnet_config(data: Json, where: str = "config.json") -> ResNetConfig:
     name = fields.take("architecture", "resnet50")
     if name not in PRESETS:
         raise fields.error("architecture", f"is not supported, expected {' or '.join(PRESETS)}")
-    classes = fields.take("num_classes", 1000)
+    classes = fields.take("num_classes", 1000, least=0)
     arguments = Fields(
-        fields.take("model_args", None) or {},
+        fields.part("model_args"),
         f"{where}: model_args",
         {**FIXED, "num_classes": classes},
         frozenset(),

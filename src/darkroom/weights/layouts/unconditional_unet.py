@@ -96,12 +96,12 @@ def unconditional_unet_config(data: Json, where: str = "config.json") -> Uncondi
         attention=attends,
         middle_attention=fields.take("add_attention", True),
         blocks=fields.take("layers_per_block", 2),
-        head_channels=fields.take("attention_head_dim", 8),
+        head_channels=fields.take("attention_head_dim", 8, also=(type(None),)),
         groups=fields.take("norm_num_groups", 32),
         eps=float(fields.take("norm_eps", 1e-5)),
-        classes=fields.take("num_class_embeds", None) or 0,
-        downsample_padding=fields.take("downsample_padding", 1),
-        frequency_shift=fields.take("freq_shift", 0),
+        classes=fields.take("num_class_embeds", 0, least=0, also=(type(None),)) or 0,
+        downsample_padding=fields.take("downsample_padding", 1, least=0),
+        frequency_shift=fields.take("freq_shift", 0, least=0),
         sines_first=not fields.take("flip_sin_to_cos", True),
     )
     fields.finish()

@@ -6,7 +6,7 @@ from darkroom.errors import ConfigError
 from darkroom.models.dpt.network import COARSEST, PATCH, DPTConfig
 from darkroom.models.dpt.stem import StemConfig
 from darkroom.models.dpt.view import View
-from darkroom.weights.configs import TEXT_IGNORED, Fields, Json
+from darkroom.weights.configs import MOST, TEXT_IGNORED, Fields, Json
 
 GENERIC = TEXT_IGNORED | {
     "_commit_hash", "add_cross_attention", "backbone", "backbone_kwargs", "eos_token_id",
@@ -54,16 +54,16 @@ def dpt_config(data: Json, where: str = "config.json", view: View | None = None)
     """
     fields = Fields(data, where, FIXED, IGNORED)
     hybrid = fields.take("is_hybrid", data.get("embedding_type") == "hybrid")
-    backbone = fields.take("backbone_config", None)
+    backbone = fields.part("backbone_config")
     if backbone and not hybrid:
         raise fields.error("backbone_config", "is not supported without is_hybrid")
-    size = fields.take("image_size", 384)
-    height, width = size if isinstance(size, list) else (size, size)
-    if height != width or height % PATCH:
+    size = fields.take("image_size", 384, also=(list,))
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    if isinstance(height, list) or height != width or height % PATCH:
         raise fields.error("image_size", f"must be a square of patches of {PATCH}")
     first = 2 if hybrid else 0  # what comes before is the stem's
     widths = tuple(fields.take("neck_hidden_sizes", (96, 192, 384, 768)))
-    taps = tuple(fields.take("backbone_out_indices", (2, 5, 8, 11)))
+    taps = tuple(fields.take("backbone_out_indices", (2, 5, 8, 11), least=0))
     scales = tuple(fields.take("reassemble_factors", (4, 2, 1, 0.5)))
     for name, values in (("backbone_out_indices", taps), ("reassemble_factors", scales)):
         if len(values) != len(widths):
@@ -181,15 +181,15 @@ def view_config(data: Json, where: str = "preprocessor_config.json") -> View:
         CheckpointError: naming the key and the value that is not supported.
     """
     fields = Fields(data, where, VIEW_FIXED, VIEW_IGNORED)
-    size = fields.take("size", 384)
+    size = fields.take("size", 384, also=(dict,))
     sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
     resample = fields.take("resample", 3)
     if resample not in RESAMPLE:
         raise fields.error("resample", "is not supported, expected 2 or 3")
     keep_aspect = bool(fields.take("keep_aspect_ratio", False))
     multiple = fields.take("ensure_multiple_of", 1)
-    height, width = (side if isinstance(side, int) else 0 for side in sides)
-    if not height or not width:
+    height, width = sides
+    if not all(type(side) is int and 1 <= side <= MOST for side in sides):
         raise fields.error("size", "must be a number, or height and width")
     if not keep_aspect and any(round(n / multiple) * multiple % COARSEST for n in (height, width)):
         raise fields.error("size", f"must be of multiples of {COARSEST}")
@@ -208,8 +208,8 @@ def view_config(data: Json, where: str = "preprocessor_config.json") -> View:
 
 
 def _three(fields: Fields, name: str) -> tuple[float, float, float]:
-    values = fields.take(name, [0.5, 0.5, 0.5])
-    if not isinstance(values, list) or len(values) != 3:
+    values = fields.take(name, (0.5, 0.5, 0.5))
+    if len(values) != 3:
         raise fields.error(name, "must be three numbers")
     return float(values[0]), float(values[1]), float(values[2])
 

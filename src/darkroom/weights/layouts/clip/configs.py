@@ -11,7 +11,16 @@ from darkroom.models.clip.presets import HEAD
 from darkroom.models.clip.view import View
 from darkroom.models.clip.vision_transformer import VisionConfig
 from darkroom.models.clip_text import TextConfig
-from darkroom.weights.configs import TEXT_FIXED, TEXT_IGNORED, Fields, Json, text_config, text_json
+from darkroom.weights.configs import (
+    MOST,
+    TEXT_FIXED,
+    TEXT_IGNORED,
+    Fields,
+    Json,
+    architectures_of,
+    text_config,
+    text_json,
+)
 
 GELUS = ("quick_gelu", "gelu")
 
@@ -54,10 +63,8 @@ def clip_config(data: Json, where: str = "config.json", view: View | None = None
     projection = fields.take("projection_dim", 512)
     towers: dict[str, dict[str, Any]] = {}
     for name in ("text_config", "vision_config"):
-        given = fields.take(name, None) or {}
-        over = fields.take(f"{name}_dict", None) or {}  # old files: it has the last word
-        if not isinstance(given, Mapping) or not isinstance(over, Mapping):
-            raise fields.error(name, "must be an object")
+        given = fields.part(name)
+        over = fields.part(f"{name}_dict")  # old files: it has the last word
         towers[name] = _public({**given, **over})
     fields.finish()
     text = text_config(towers["text_config"], f"{where}: text_config")
@@ -78,9 +85,10 @@ def vision_config(
     """
     fields = Fields(_public(data), where, VISION_FIXED, VISION_IGNORED)
     if projection is None:
-        projected = "CLIPVisionModelWithProjection" in data.get("architectures", ())
-        projection = int(data.get("projection_dim", 512)) if projected else 0
-    size, patch = fields.take("image_size", 224), fields.take("patch_size", 32)
+        projected = "CLIPVisionModelWithProjection" in architectures_of(data)
+        projection = fields.take("projection_dim", 512) if projected else 0
+    size = fields.take("image_size", 224, also=(list,))
+    patch = fields.take("patch_size", 32, also=(list,))
     config = VisionConfig(
         size=_whole_number(fields, "image_size", size),
         patch=_whole_number(fields, "patch_size", patch),
@@ -206,15 +214,15 @@ def open_clip_config(data: Json, where: str = "open_clip_config.json") -> ClipCo
         CheckpointError: naming the key and the value that our network does not implement.
     """
     whole = Fields(data, where, {}, frozenset({"version"}))
-    model, view = (whole.take(name, None) or {} for name in ("model_cfg", "preprocess_cfg"))
-    if not model or not isinstance(model, Mapping) or not isinstance(view, Mapping):
+    model, view = whole.part("model_cfg"), whole.part("preprocess_cfg")
+    if not model:
         raise whole.error("model_cfg", "must be an object with the model's sizes")
     whole.finish()
     fields = Fields(model, f"{where}: model_cfg", OPEN_CLIP_FIXED, OPEN_CLIP_IGNORED)
     quick, projection = bool(fields.take("quick_gelu", False)), fields.take("embed_dim", None)
-    images, words = (fields.take(name, None) or {} for name in ("vision_cfg", "text_cfg"))
+    images, words = fields.part("vision_cfg"), fields.part("text_cfg")
     fields.finish()
-    if not isinstance(projection, int):
+    if type(projection) is not int or not 1 <= projection <= MOST:
         raise fields.error("embed_dim", "must be a whole number")
     image = _open_clip_image(images, f"{where}: vision_cfg", quick, projection)
     text = _open_clip_text(words, f"{where}: text_cfg", quick, projection)
@@ -226,9 +234,10 @@ def _open_clip_image(
     data: Json, where: str, quick_gelu: bool, projection: int
 ) -> VisionConfig | AttentionResNetConfig:
     fields = Fields(data, where, IMAGE_FIXED, IMAGE_IGNORED)
-    size = _whole_number(fields, "image_size", fields.take("image_size", 224))
-    layers, width = fields.take("layers", 12), fields.take("width", 768)
-    patch, head = fields.take("patch_size", 16), fields.take("head_width", HEAD)
+    size = _whole_number(fields, "image_size", fields.take("image_size", 224, also=(list,)))
+    layers, width = fields.take("layers", 12, also=(list,)), fields.take("width", 768)
+    patch = fields.take("patch_size", 16, also=(list, type(None)))
+    head = fields.take("head_width", HEAD)
     hidden = int(width * fields.take("mlp_ratio", 4.0))
     fields.finish()
     if isinstance(layers, list):
@@ -282,7 +291,7 @@ def open_clip_view(data: Json, where: str, size: int) -> View:
     fields = Fields(data, where, {**fixed, "interpolation": ("bicubic", "bilinear")}, frozenset())
     usual = View()
     view = View(
-        size=_whole_number(fields, "size", fields.take("size", size)),
+        size=_whole_number(fields, "size", fields.take("size", size, also=(list,))),
         fit=FITS[fields.take("resize_mode", "shortest")],  # pyright: ignore[reportArgumentType]
         resample=fields.take("interpolation", "bicubic"),
         mean=_colours(fields, "mean", usual.mean),
@@ -324,7 +333,8 @@ def huggingface_view(data: Json, where: str = "preprocessor_config.json") -> Vie
     data = inner if isinstance(inner, Mapping) else data
     fields = Fields(data, where, VIEW_FIXED, VIEW_IGNORED)
     usual = View()
-    size, crop = fields.take("size", {"shortest_edge": 224}), fields.take("crop_size", None)
+    size = fields.take("size", {"shortest_edge": 224}, also=(int,))
+    crop = fields.take("crop_size", None)
     cut = fields.take("do_center_crop", True)
     shortest = size if isinstance(size, int) else size.get("shortest_edge")
     sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
@@ -332,9 +342,10 @@ def huggingface_view(data: Json, where: str = "preprocessor_config.json") -> Vie
     squash = shortest is None and sides[0] is not None and sides[0] == sides[1]
     if squash:
         shortest = sides[0]
-    if not isinstance(shortest, int) or (cut and wanted != shortest) or not (cut or squash):
+    square = type(shortest) is int and 1 <= shortest <= MOST
+    if not square or (cut and wanted != shortest) or not (cut or squash):
         raise fields.error("size", f"with a crop of {crop} is not supported, expected a square")
-    resample = fields.take("resample", 3)
+    resample = fields.take("resample", 3, least=0)
     if resample not in RESAMPLE:
         raise fields.error("resample", f"is not supported, expected one of {[*RESAMPLE]}")
     view = View(
@@ -387,16 +398,20 @@ def _colours(
     fields: Fields, name: str, usual: tuple[float, float, float]
 ) -> tuple[float, float, float]:
     value = fields.take(name, None) or usual
-    if len(value) != 3 or not all(isinstance(number, int | float) for number in value):
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(_is_number, value)):
         raise fields.error(name, "must be three numbers")
     return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= MOST
 
 
 def _whole_number(fields: Fields, name: str, value: Any) -> int:
     """One number, or two equal ones: pictures and patches are square here."""
     if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
         value = value[0]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if type(value) is not int or not 1 <= value <= MOST:
         raise fields.error(name, "must be one whole number")
     return value
 

@@ -236,7 +236,8 @@ def controlnet_config(data: Json, where: str = "config.json") -> ControlNetConfi
     own = ("conditioning_channels", "conditioning_embedding_out_channels", "global_pool_conditions")
     fields = Fields({k: data[k] for k in (*own, *FIXED) if k in data}, where, FIXED, frozenset())
     down = data.get("down_block_types", ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",))
-    up = [name.replace("Down", "Up") for name in reversed(down)]
+    down = down if isinstance(down, list | tuple) else ()  # which unet_config refuses
+    up = [str(name).replace("Down", "Up") for name in reversed(down)]
     rest = {k: v for k, v in data.items() if k not in (*own, *FIXED)}
     return ControlNetConfig(
         unet=unet_config({**rest, "up_block_types": up}, where),

@@ -113,7 +113,7 @@ def sam_config(data: Json, where: str = "config.json") -> SamConfig:
     """
     fields = Fields(data, where, {}, IGNORED)
     vision, prompts, masks = (
-        Fields(fields.take(name, None) or {}, f"{where}: {name}", fixed, IGNORED)
+        Fields(fields.part(name), f"{where}: {name}", fixed, IGNORED)
         for name, fixed in (
             ("vision_config", VISION_FIXED),
             ("prompt_encoder_config", PROMPT_FIXED),
@@ -123,15 +123,15 @@ def sam_config(data: Json, where: str = "config.json") -> SamConfig:
     size, patch = _square(vision, "image_size", 1024), _square(vision, "patch_size", 16)
     width = vision.take("hidden_size", 768)
     ratio = vision.take("mlp_ratio", 4.0)
-    hidden = vision.take("mlp_dim", None)
+    hidden = vision.take("mlp_dim", 0, also=(type(None),)) or None
     encoder = VitConfig(
         patch=patch,
         channels=width,
         layers=vision.take("num_hidden_layers", 12),
         heads=vision.take("num_attention_heads", 12),
         hidden=int(width * ratio) if hidden is None else hidden,
-        window=vision.take("window_size", 14),
-        global_layers=tuple(vision.take("global_attn_indexes", (2, 5, 8, 11))),
+        window=vision.take("window_size", 14, least=0),
+        global_layers=tuple(vision.take("global_attn_indexes", (2, 5, 8, 11), least=0)),
         eps=float(vision.take("layer_norm_eps", 1e-6)),
     )
     channels = vision.take("output_channels", 256)
@@ -151,7 +151,7 @@ def sam_config(data: Json, where: str = "config.json") -> SamConfig:
         (prompts, "patch_size", patch),
         (masks, "hidden_size", channels),
     ):
-        if part.take(name, value) not in (value, [value, value]):
+        if part.take(name, value, also=(list,)) not in (value, [value, value]):
             raise part.error(name, f"must be {value}, as in vision_config")
     mask_channels = prompts.take("mask_input_channels", 16)
     for part in (fields, vision, prompts, masks):
@@ -169,7 +169,7 @@ def sam_config(data: Json, where: str = "config.json") -> SamConfig:
 
 
 def _square(fields: Fields, name: str, default: int) -> int:
-    sides = fields.take(name, default)
+    sides = fields.take(name, default, also=(list,))
     sides = sides if isinstance(sides, list) else [sides]
     if len(set(sides)) != 1 or not isinstance(sides[0], int):
         raise fields.error(name, "must be one number, or the same twice")
