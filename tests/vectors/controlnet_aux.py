@@ -27,7 +27,12 @@ from vectors.timm_resnet50 import random_state
 Array = NDArray[np.floating]
 
 WIDTH, HEIGHT = 128, 192  # of pictures; multiples of 64, so that nothing is resized
-NETWORKS = {"hed": (1, 3, 64, 96), "mlsd": (1, 4, 64, 96), "openpose": (1, 3, 64, 96)}
+NETWORKS = {
+    "hed": (1, 3, 64, 96),
+    "mlsd": (1, 4, 64, 96),
+    "mlsd-tiny": (1, 4, 64, 96),
+    "openpose": (1, 3, 64, 96),
+}
 ABSENT = ("timm", "timm.models", "timm.models.layers", "timm.models.vision_transformer",
           "torchvision", "torchvision.transforms")  # fmt: skip
 SKELETON = (  # a person's joints in a unit square, in OpenPose's order
@@ -185,6 +190,9 @@ def main(folder: str, path: str) -> None:
     networks = {
         "hed": hed.ControlNetHED_Apache2(),
         "mlsd": line_models.MobileV2_MLSD_Large(),
+        "mlsd-tiny": import_module(
+            "controlnet_aux.mlsd.models.mbv2_mlsd_tiny"
+        ).MobileV2_MLSD_Tiny(),
         "openpose": import_module("controlnet_aux.open_pose.model").bodypose_model(),
     }
     for name, network in networks.items():

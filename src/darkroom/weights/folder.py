@@ -491,7 +491,9 @@ def parts_of(index: Json, folder: Path) -> dict[str, str]:
         if name not in PARTS and name not in ASIDE:
             pipeline = index.get("_class_name", "a pipeline")
             if said_no := refusal(kind_of_class((str(pipeline), str(kind)))):
-                raise CheckpointError(f"{folder}: {pipeline}: {said_no}")
+                raise CheckpointError(
+                    f"{folder}: {pipeline} has a part {name!r} ({kind}): {said_no}"
+                )
             raise CheckpointError(
                 f"{folder}: {pipeline} has a part {name!r} ({kind}) that is not supported"
             )

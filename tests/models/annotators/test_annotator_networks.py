@@ -1,7 +1,7 @@
 """The networks behind hints, against controlnet_aux's with the same random weights."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,12 @@ import darkroom as dr
 import oracles
 from darkroom.errors import LayoutError
 from darkroom.models.annotators.body_pose import BodyPose, BodyPoseConfig
-from darkroom.models.annotators.line_segments import LineSegments, LineSegmentsConfig
+from darkroom.models.annotators.line_segments import (
+    LARGE,
+    TINY,
+    LineSegments,
+    LineSegmentsConfig,
+)
 from darkroom.models.annotators.soft_edges import SoftEdges, SoftEdgesConfig
 from darkroom.weights.assemble import on_meta
 from darkroom.weights.inspect import inspect
@@ -41,11 +46,18 @@ CASES = {
         14_716_168,
     ),
     "mlsd": Case(
-        line_segments.MLSD,
+        replace(line_segments.MLSD, presets={"large": LARGE}),
         line_segments.line_segments_sizes,
-        LineSegmentsConfig(stem=8, channels=12),
+        LineSegmentsConfig(stem=8, channels=12, joins=(12, 10, 12, 8)),
         "annotator: lines",
         1_533_680,
+    ),
+    "mlsd-tiny": Case(
+        replace(line_segments.MLSD, presets={"tiny": TINY}),
+        line_segments.line_segments_sizes,
+        replace(TINY, stem=8, channels=12, joins=(12, 6)),
+        "annotator: lines",
+        620_208,
     ),
     "openpose": Case(
         body_pose.OPENPOSE,

@@ -1,4 +1,7 @@
-"""Straight lines: M-LSD, large (Gu et al., arXiv:2106.00186), on MobileNetV2 (arXiv:1801.04381).
+"""Straight lines: M-LSD (Gu et al., arXiv:2106.00186), on MobileNetV2 (arXiv:1801.04381).
+
+The large one joins four scales and ends at half of the picture's size; the tiny one leaves out the
+coarsest and the finest stage, and its maps are enlarged.
 
 Shapes: B batch, H W height and width of the image, both multiples of 16. A line is a point, its
 middle, with the displacements of its two ends.
@@ -20,7 +23,17 @@ SKIPPED = 7  # first output channels: of a training objective, not of lines
 @dataclass(frozen=True, kw_only=True)
 class LineSegmentsConfig:
     stem: Size = 32  # channels after the first convolution
-    channels: Size = 64  # of the decoder, and of what it takes from each scale
+    channels: Size = 64  # of the decoder
+    joins: tuple[Size, ...] = (64, 64, 64, 64)  # channels that each join takes from either side
+    stages: Size = 5  # of the backbone, at most all of them
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.stages <= len(STAGES) or self.stages - len(self.joins) not in (1, 2):
+            raise ValueError(f"{self.stages} stages and {len(self.joins)} joins fit no M-LSD")
+
+
+LARGE = LineSegmentsConfig()
+TINY = LineSegmentsConfig(joins=(64, 32), stages=4)
 
 
 class LineSegments(nn.Module):
@@ -32,7 +45,7 @@ class LineSegments(nn.Module):
         width, scales = config.stem, []
         self.input = Normed(4, width, 3, stride=2, most=6)
         self.stage = nn.ModuleList()
-        for wider, channels, count, stride in STAGES:
+        for wider, channels, count, stride in STAGES[: config.stages]:
             blocks = nn.Sequential()
             for block in range(count):
                 blocks.append(Inverted(width, channels, wider, 1 if block else stride))
@@ -41,8 +54,8 @@ class LineSegments(nn.Module):
             scales.append(width)
         c = config.channels
         self.joins = nn.ModuleList()
-        for fine in reversed(scales[:-1]):
-            self.joins.append(Join(fine, width, c))
+        for fine, inside in zip(reversed(scales[:-1]), config.joins, strict=False):
+            self.joins.append(Join(fine, width, inside, c))
             width = c
         self.middle = Normed(c, c, 3, dilation=5, bias=True)
         self.last = Normed(c, c, 3, bias=True)
@@ -61,7 +74,10 @@ class LineSegments(nn.Module):
             features.append(x)
         for index, join in enumerate(self.joins):
             x = join(features[-2 - index], x)
-        return self.output(self.last(self.middle(x)))[:, SKIPPED:]
+        maps = self.output(self.last(self.middle(x)))[:, SKIPPED:]
+        if len(features) - len(self.joins) == 1:
+            return maps  # at half of the image's size
+        return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
 class Normed(nn.Module):
@@ -120,12 +136,12 @@ class Inverted(nn.Module):
 class Join(nn.Module):
     """Features of one scale with those of the next coarser, or equal, one."""
 
-    def __init__(self, fine: int, coarse: int, channels: int) -> None:
+    def __init__(self, fine: int, coarse: int, inside: int, channels: int) -> None:
         super().__init__()
-        self.fine = Normed(fine, channels, 1, bias=True)
-        self.coarse = Normed(coarse, channels, 1, bias=True)
-        self.residual = Normed(2 * channels, 2 * channels, 3, bias=True)
-        self.last = Normed(2 * channels, channels, 3, bias=True)
+        self.fine = Normed(fine, inside, 1, bias=True)
+        self.coarse = Normed(coarse, inside, 1, bias=True)
+        self.residual = Normed(2 * inside, 2 * inside, 3, bias=True)
+        self.last = Normed(2 * inside, channels, 3, bias=True)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """(B, fine, H, W) and (B, coarse, H / 2 or H, ...) to (B, C, H, W)."""

@@ -34,7 +34,7 @@ def mlsd(
     """
     if not isinstance(model, LineSegments):
         raise ModelMismatchError(
-            "lines need a LineSegments network (mlsd_large_512_fp32.pth), "
+            "lines need a LineSegments network (mlsd_large_512_fp32.pth, mlsd_tiny), "
             f"not a {type(model).__name__}"
         )
     if not (0 <= score <= 1 and length >= 0):
