@@ -1,6 +1,6 @@
 """Each option against the plain model, and back again bit for bit."""
 
-from dataclasses import replace
+import copy
 
 import pytest
 import torch
@@ -19,8 +19,9 @@ from darkroom.models.fastsam.network import FastSAM, scaled
 from darkroom.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from darkroom.models.sam.folded import FoldedAttention, FoldedDecoder
 from darkroom.models.sam.network import Sam
-from darkroom.models.unet import SD15, UNet, UNetConfig
+from darkroom.models.unet import UNet, UNetConfig
 from darkroom.ops.linear import OneDnnLinear
+from darkroom.ops.measured import MeasuredConv2d, MeasuredLinear
 from darkroom.ops.packed import PackedConv2d, PackedLinear, can_pack, pack
 
 PLANS = {
@@ -30,6 +31,7 @@ PLANS = {
     "channels_last": Acceleration(channels_last=True),
     "packed": Acceleration(packed=True),
     "products": Acceleration(products="onednn"),
+    "measured": Acceleration(attention="measured", products="measured", convolutions="measured"),
     "channels_last and packed": Acceleration(channels_last=True, packed=True),
     "all": Acceleration(attention="plain", channels_last=True, packed=True),
 }
@@ -132,8 +134,7 @@ def test_segment_anything() -> None:
     pixels, points = torch.randn(1, 3, 128, 128), torch.tensor([[[20.0, 90.0]], [[100.0, 64.0]]])
     features = model.encode(pixels)
     expected = model.decode(features, points=points, labels=torch.ones(2, 1))
-    plan = recommended(model)
-    assert plan == Acceleration(attention=plan.products, products=plan.products, folded=True)
+    assert recommended(model).folded
     done = accelerate(model, Acceleration(attention="onednn", products="onednn", folded=True))
     assert {type(m) for m in model.modules()} >= {FoldedAttention, FoldedDecoder, OneDnnLinear}
     torch.testing.assert_close(model.encode(pixels), features, rtol=1e-4, atol=1e-4)
@@ -158,9 +159,7 @@ def test_fastsam(packed: bool) -> None:
         nn.init.uniform_(norm.running_var, 0.5, 1.5)
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.1)
-    assert recommended(model) == Acceleration(fused=True, packed=can_pack())
-    small = FastSAM(replace(model.config, size=160))
-    assert recommended(small) == Acceleration(fused=True, channels_last=True)
+    assert recommended(model).fused
     before, x = snapshot(model), torch.rand(1, 3, 64, 96)
     expected = model(x)
     done = accelerate(model, Acceleration(fused=True, packed=packed, channels_last=not packed))
@@ -193,27 +192,38 @@ def test_training_goes_on_after_undo() -> None:
     assert all(p.grad is not None for p in model.parameters() if p is not frozen)
 
 
-def test_recommended_packs_what_is_large_and_float32() -> None:
-    row = for_training().products
-    assert recommended(unet()) == Acceleration(attention=row, products=row)
-    with torch.device("meta"):
-        large, half = UNet(SD15), UNet(SD15).half()
-    large.to_empty(device="cpu")  # memory that nothing touches
-    half.to_empty(device="cpu")
-    packed = can_pack()
-    assert recommended(large) == Acceleration(
-        attention=row, products="torch" if packed else row, channels_last=True, packed=packed
+def test_what_is_recommended_leaves_parameters_as_they_are() -> None:
+    model = unet()
+    assert recommended(model) == Acceleration(
+        attention="measured", products="measured", convolutions="measured"
     )
-    assert not recommended(half).packed
+    assert for_training() == Acceleration(products="measured")
+    before, parameters = snapshot(model), list(model.parameters())
+    told = repr(model)
+    accelerate(model, recommended(model))
+    assert {type(m) for m in model.modules()} >= {MeasuredLinear, MeasuredConv2d}
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert same(model, before)
+    assert repr(model) == told
+    twin = copy.deepcopy(model)
+    assert same(twin, before)
+    model(*inputs()).square().mean().backward()  # it trains as it is
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_unknown_rows_and_weights_that_do_not_pack() -> None:
     model = unet()
     before = snapshot(model)
-    with pytest.raises(ValueError, match="'xformers'; there are reference, torch, plain, onednn"):
+    with pytest.raises(
+        ValueError, match="'xformers'; there are reference, torch, plain, onednn, measured"
+    ):
         accelerate(model, Acceleration(attention="xformers"))
     with pytest.raises(ValueError, match="'cublas'; there are torch, onednn"):
         accelerate(model, Acceleration(products="cublas"))
+    with pytest.raises(
+        ValueError, match="no convolutions called 'cudnn'; there are torch, measure"
+    ):
+        accelerate(model, Acceleration(convolutions="cudnn"))
     model.middle.residual.conv1.half()
     before = snapshot(model)
     with pytest.raises(ValueError, match="packing needs float32 on a CPU, got torch.float16"):
@@ -280,13 +290,3 @@ def test_keeping_freed_memory_is_a_setting_of_a_program() -> None:
     )
     assert answer.stdout.strip() in ("True", "False")
     assert callable(keep_freed_memory)
-
-
-def test_products_of_onednn_where_mkl_leaves_half_of_the_processor(monkeypatch) -> None:
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
-    for name, products in (("AMD EPYC 9555", "onednn"), ("Intel(R) Xeon(R)", "torch")):
-        monkeypatch.setattr("darkroom.acceleration.processor", lambda name=name: name)
-        assert for_training() == Acceleration(products=products)
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr("darkroom.acceleration.processor", lambda: "AMD EPYC 7742")
-    assert for_training() == Acceleration()

@@ -150,6 +150,7 @@ OPENERS = {  # the modules that do so, and what they open
     "config": "a value of the command line",
     "text.tokenizer": "the vocabulary that comes with Darkroom",
     "machine": "what Linux says of the machine",
+    "ops.speeds": "its own figures in the cache",
     "recipes.runs": "its own log",
     "vision.search.store": "its own index",
 }

@@ -1,7 +1,9 @@
 """Speed, applied to one model from outside and taken back again.
 
 Nothing here changes what a network computes beyond rounding; each option is tested against the
-plain model. ``dtype`` alone trades accuracy, and only when asked.
+plain model. ``dtype`` alone trades accuracy, and only when asked. What is ``recommended`` measures
+the rows of ``ops`` where it runs (``ops.speeds``) and leaves all parameters as they are, so a model
+can be saved, trained, copied, moved and given adapters as before.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
-from darkroom.machine import processor
 from darkroom.models.fastsam.blocks import ConvNorm
 from darkroom.models.fastsam.fused import PackedConvNorm, activated, folded
 from darkroom.models.fastsam.network import FastSAM
@@ -23,6 +24,7 @@ from darkroom.nn.attention import Attention
 from darkroom.nn.normalization import NormSilu
 from darkroom.ops.attention import BACKENDS
 from darkroom.ops.linear import OneDnnLinear, can_multiply
+from darkroom.ops.measured import MeasuredConv2d, MeasuredLinear
 from darkroom.ops.normalization import GROUP_NORM_SILU
 from darkroom.ops.packed import Packed, can_pack, pack
 from darkroom.ops.relative_attention import RELATIVE, attend_relative_reference
@@ -32,9 +34,10 @@ from darkroom.ops.relative_attention import RELATIVE, attend_relative_reference
 class Acceleration:
     """Which changes to make. The defaults make none."""
 
-    attention: str = "torch"  # a row of ops.attention.BACKENDS
+    attention: str = "torch"  # a row of ops.attention.BACKENDS; "measured": the quickest here
     group_norm_silu: str = "torch"  # a row of ops.normalization.GROUP_NORM_SILU
-    products: str = "torch"  # of linear layers; "onednn": float32 on a CPU, in training, too
+    products: str = "torch"  # of linear layers: "onednn" or "measured", in training, too
+    convolutions: str = "torch"  # or "measured"
     dtype: torch.dtype | None = None  # of weights and activations; None = as they are
     channels_last: bool = False  # convolutions over (B, H, W, C) in memory
     packed: bool = False  # weights in oneDNN's own order: float32 on a CPU, inference alone
@@ -78,8 +81,12 @@ def accelerate(model: nn.Module | LatentDiffusion, plan: Acceleration) -> Accele
     for name, rows in ((plan.attention, BACKENDS), (plan.group_norm_silu, GROUP_NORM_SILU)):
         if name not in rows:
             raise ValueError(f"no operation called {name!r}; there are {', '.join(rows)}")
-    if plan.products not in PRODUCTS:
-        raise ValueError(f"no products called {plan.products!r}; there are {', '.join(PRODUCTS)}")
+    for what, name, rows in (
+        ("products", plan.products, LINEAR),
+        ("convolutions", plan.convolutions, CONVOLUTION),
+    ):
+        if name not in rows:
+            raise ValueError(f"no {what} called {name!r}; there are {', '.join(rows)}")
     if plan.products == "onednn" and not can_multiply():
         raise ValueError('products="onednn" needs a PyTorch with oneDNN; use products="torch"')
     if plan.packed and not can_pack():
@@ -108,45 +115,36 @@ def accelerate(model: nn.Module | LatentDiffusion, plan: Acceleration) -> Accele
     return done
 
 
-PRODUCTS = ("torch", "onednn")
-LARGE = 100_000_000  # parameters: SD's U-Nets have 860 million and more
+LINEAR: dict[str, type[nn.Linear]] = {
+    "torch": nn.Linear,
+    "onednn": OneDnnLinear,
+    "measured": MeasuredLinear,
+}
+CONVOLUTION: dict[str, type[nn.Conv2d]] = {"torch": nn.Conv2d, "measured": MeasuredConv2d}
 
 
 def recommended(model: nn.Module | LatentDiffusion) -> Acceleration:
-    """What is faster for ``model``, where it is, at equal numbers, as measured in ``benchmarks/``.
+    """What is faster for ``model``, where it is, at equal numbers.
 
-    On a CPU a small network is slower with packed weights: 4.5 times, for the 9 million of the
-    built-in model at 8x8 latents.
+    On a CPU each operation of float32 takes the row that was measured to be the quickest for its
+    shape, and PyTorch's where none is. Parameters stay as they are.
     """
-    parameters = [p for module in modules(model) for p in module.parameters()]
-    if parameters[0].device.type != "cpu":
+    place = next((p.device for m in modules(model) for p in m.parameters()), torch.device("cpu"))
+    if place.type != "cpu":
         return Acceleration(channels_last=True, fused=isinstance(model, FastSAM))
-    row = "onednn" if _is_slow_with_mkl() else "torch"
-    if isinstance(model, Sam):
-        return Acceleration(attention=row, products=row, folded=True)
-    packed = can_pack() and all(p.dtype == torch.float32 for p in parameters)
-    if isinstance(model, FastSAM):  # one of 160 pixels took 39 ms packed, 32 plain, 27 in order
-        packed = packed and model.config.size >= 512
-        return Acceleration(fused=True, packed=packed, channels_last=not packed)
-    if sum(p.numel() for p in parameters) < LARGE:
-        return Acceleration(attention=row, products=row)
     return Acceleration(
-        attention=row, products="torch" if packed else row, channels_last=True, packed=packed
+        attention="measured",
+        products="measured",
+        convolutions="measured",
+        folded=isinstance(model, Sam),
+        fused=isinstance(model, FastSAM),
+        channels_last=isinstance(model, FastSAM),
     )
 
 
 def for_training() -> Acceleration:
-    """What is faster in training on a CPU, where it is, at equal numbers."""
-    return Acceleration(products="onednn" if _is_slow_with_mkl() else "torch")
-
-
-def _is_slow_with_mkl() -> bool:
-    """On AMD's processors with AVX-512, oneDNN's products are twice as fast as MKL's.
-
-    PyTorch takes MKL's; on Intel's processors there is nothing to gain.
-    """
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return wide and processor().startswith("AMD") and can_multiply()
+    """What is faster in training on a CPU, where it is, at equal numbers: as was measured there."""
+    return Acceleration(products="measured")
 
 
 def keep_freed_memory() -> bool:
@@ -189,8 +187,10 @@ def _swap(model: nn.Module, plan: Acceleration, done: Accelerated) -> None:
             _set(module, "__class__", FOLDED[type(module)], done)
         elif isinstance(module, NormSilu):
             _set(module, "compute", GROUP_NORM_SILU[plan.group_norm_silu], done)
-        elif plan.products == "onednn" and type(module) is nn.Linear:
-            _set(module, "__class__", OneDnnLinear, done)
+        elif type(module) is nn.Linear:
+            _set(module, "__class__", LINEAR[plan.products], done)
+        elif type(module) is nn.Conv2d:
+            _set(module, "__class__", CONVOLUTION[plan.convolutions], done)
 
 
 def _fuse(model: nn.Module, done: Accelerated) -> None:

@@ -291,7 +291,7 @@ class _Recorder:
             return
         yield Block(
             name=name,
-            kind=type(self.modules[name]).__name__,
+            kind=self.modules[name]._get_name(),  # that of a faster twin is the layer's
             inputs=self.inputs.get(name, ()),
             outputs=self.outputs.get(name, ()),
             parameters=parameters,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 LEAST = 2**20  # multiplications below which finding the kernel costs more than it gains
 
@@ -40,7 +39,12 @@ class OneDnnLinear(nn.Linear):
         ):
             return F.linear(input, weight, self.bias)
         rows = input.reshape(-1, input.shape[-1])
-        return _Product.apply(rows, weight, self.bias).view(*input.shape[:-1], -1)  # pyright: ignore[reportOptionalMemberAccess]
+        return multiply_onednn(rows, weight, self.bias).view(*input.shape[:-1], -1)
+
+
+def multiply_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """X wᵀ + b of (N, in), (out, in), (out,), with gradients: float32 on a CPU."""
+    return _Product.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
 
 
 class _Product(torch.autograd.Function):
@@ -53,14 +57,15 @@ class _Product(torch.autograd.Function):
         return product(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         to_input, to_weight, to_bias = ctx.needs_input_grad
+        # a gradient that is itself to be differentiated goes PyTorch's way
+        multiply = F.linear if torch.is_grad_enabled() else product
         return (
-            product(gradient, weight.t()) if to_input else None,
-            product(gradient.t(), x.t()) if to_weight else None,
+            multiply(gradient, weight.t()) if to_input else None,
+            multiply(gradient.t(), x.t()) if to_weight else None,
             gradient.sum(0) if ctx.biased and to_bias else None,
         )
 

@@ -1,0 +1,227 @@
+"""The quickest row of an operation on this machine: measured once, then known.
+
+    row = quickest("linear", (512, 1280, 1280), {"torch": plain, "onednn": faster})
+
+The first row is the plain one, which wins unless another is faster by ``MARGIN``. What was measured
+is kept in the user's cache, in one file for each processor, set of its instructions, number of
+threads and version of PyTorch; what is damaged there is measured again.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darkroom import machine
+from darkroom.atomic import atomic_write
+
+MARGIN = 1.07  # how many times as fast as the plain row another must be
+LEAST = 2**24  # multiplications below which an operation is not worth a measurement
+ROUNDS = 9  # of all rows in turn; the least time of each counts
+ENOUGH = 0.15  # seconds after which three rounds will do
+REVISION = 1  # of the rows: raise it when one gets quicker or slower
+MOST = 2**20  # bytes of a file of figures
+
+Seconds = Mapping[str, float]  # by row, the plain one first
+
+
+class Speeds:
+    """What rows of operations take, and which is to be used. Threads may share it.
+
+    Args:
+        folder: where to keep the figures; None = nowhere.
+        clock: seconds; tests bring their own.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.folder, self.clock = folder, clock
+        self._lock = threading.RLock()  # a row may be made of other operations
+        self._chosen: dict[tuple[int, str, tuple[int, ...]], str] = {}
+        self._tables: dict[int, dict[str, Seconds]] = {}  # by number of threads
+
+    def quickest(
+        self, operation: str, shape: tuple[int, ...], rows: Mapping[str, Callable[[], object]]
+    ) -> str:
+        """The row to use for an operation of this shape, measured now if it is not known.
+
+        Args:
+            rows: each runs once what is to be timed; the plain one first.
+        """
+        key = torch.get_num_threads(), operation, shape
+        row = self._chosen.get(key)
+        if row is None:
+            with self._lock:
+                row = self._chosen.get(key) or self._find(*key, rows)
+                self._chosen[key] = row
+        return row
+
+    def known(self) -> dict[str, Seconds]:
+        """What has been measured with as many threads as there are now, by operation and shape."""
+        with self._lock:
+            return dict(self._table(torch.get_num_threads()))
+
+    def forget(self) -> None:
+        """Measure again what comes."""
+        with self._lock:
+            self._chosen.clear()
+            self._tables = {torch.get_num_threads(): {}}
+            file = self.file()
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.unlink(missing_ok=True)
+
+    def file(self, threads: int | None = None) -> Path | None:
+        """Where the figures of so many threads are kept."""
+        if self.folder is None:
+            return None
+        facts = json.dumps(conditions(threads), sort_keys=True)
+        return self.folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
+
+    def _find(
+        self,
+        threads: int,
+        operation: str,
+        shape: tuple[int, ...],
+        rows: Mapping[str, Callable[[], object]],
+    ) -> str:
+        table, name = self._table(threads), f"{operation} {'x'.join(map(str, shape))}"
+        if name not in table or list(table[name]) != list(rows):
+            table[name] = self._measured(rows)
+            self._write(threads)
+        return winner(table[name])
+
+    def _measured(self, rows: Mapping[str, Callable[[], object]]) -> Seconds:
+        least, spent = dict.fromkeys(rows, math.inf), 0.0
+        usable = [(name, run) for name, run in rows.items() if _runs(run)]
+        for turn in range(ROUNDS):
+            for name, run in usable if turn % 2 else usable[::-1]:
+                began = self.clock()
+                run()
+                took = self.clock() - began
+                least[name], spent = min(least[name], took), spent + took
+            if turn > 1 and spent > ENOUGH:
+                break
+        return least
+
+    def _table(self, threads: int) -> dict[str, Seconds]:
+        if threads not in self._tables:
+            self._tables[threads] = self._read(threads)
+        return self._tables[threads]
+
+    def _read(self, threads: int) -> dict[str, Seconds]:
+        file = self.file(threads)
+        try:
+            if file is None or file.stat().st_size > MOST:
+                return {}
+            held = json.loads(file.read_text("utf-8"))
+            if held["conditions"] != conditions(threads):
+                return {}
+            return {name: rows for name, rows in held["seconds"].items() if _are_seconds(rows)}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return {}
+
+    def _write(self, threads: int) -> None:
+        """Beside what other processes have found; not at all where nothing can be written."""
+        file = self.file(threads)
+        if file is None:
+            return
+        table = self._tables[threads] = {**self._read(threads), **self._tables[threads]}
+        held = {"conditions": conditions(threads), "seconds": table}
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as stream:
+                stream.write(json.dumps(held, indent=1).encode())
+
+
+def quickest(
+    operation: str, shape: tuple[int, ...], rows: Mapping[str, Callable[[], object]]
+) -> str:
+    """As ``Speeds.quickest``, by what this machine's user has measured."""
+    return here().quickest(operation, shape, rows)
+
+
+@functools.cache
+def here() -> Speeds:
+    """The figures of this machine's user."""
+    return Speeds(cache_folder())
+
+
+def cache_folder() -> Path:
+    """Where figures are kept: under ``DARKROOM_HOME``, or the user's cache."""
+    if given := os.environ.get("DARKROOM_HOME"):
+        return Path(given).expanduser() / "speed"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("darkroom") / "speed"
+
+
+def conditions(threads: int | None = None) -> dict[str, Any]:
+    """What figures depend on: where one of these differs, they are measured again."""
+    names = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+    return {
+        "processor": machine.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "environment": {name: os.environ[name] for name in names if os.environ.get(name)},
+        "threads": torch.get_num_threads() if threads is None else threads,
+        "torch": torch.__version__,
+        "rows": REVISION,
+    }
+
+
+def winner(seconds: Seconds) -> str:
+    """The quickest row; the plain one unless another is faster beyond ``MARGIN``."""
+    plain, *_ = seconds
+    best = min(seconds, key=lambda row: seconds[row])
+    return best if seconds[best] * MARGIN < seconds[plain] else plain
+
+
+def measurable(*tensors: Tensor | None) -> bool:
+    """Whether these may go to another row than the plain one: numbers, float32, on a CPU.
+
+    Not what is traced, compiled, counted or differentiated by functions on functions.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    return (
+        all(x.dtype is torch.float32 and x.device.type == "cpu" for x in given)
+        and all(type(x) in (Tensor, torch.nn.Parameter) for x in given)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportAttributeAccessIssue]
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def rounded(count: int, most: int) -> int:
+    """The power of two at or below ``count``, at most ``most``: shapes that share a figure."""
+    return min(1 << (count.bit_length() - 1), most)
+
+
+def _runs(run: Callable[[], object]) -> bool:
+    """Once without the clock: kernels are found, memory is fetched."""
+    try:
+        run()
+    except RuntimeError:  # not on this machine, or out of memory
+        return False
+    return True
+
+
+def _are_seconds(rows: object) -> bool:
+    return (
+        isinstance(rows, dict)
+        and bool(rows)
+        and all(isinstance(s, float) and s > 0 for s in rows.values())
+    )
