@@ -39,6 +39,7 @@ THROUGH = {
     "darkroom.atomic": "generation/test_generation_metadata.py",
     "darkroom.diffusion.pixel_diffusion": "test_examples.py",
     "darkroom.diffusion.rounded": "diffusion/test_diffusion_trajectories.py",
+    "darkroom.diffusion.beta": "diffusion/test_diffusion_levels.py",
     "darkroom.diffusion.sampler_options": "diffusion/test_diffusion_trajectories.py",
     "darkroom.diffusion.samplers": "diffusion/test_diffusion_samplers.py",
     "darkroom.generation.decode": "generation/test_generation_runs.py",
@@ -301,9 +302,10 @@ def test_samplers_and_spacings_have_the_design_s_names():
     from darkroom.names import SAMPLER_NAMES, SPACING_NAMES
 
     samplers = (
-        "ddpm ddim pndm lms heun euler euler_ancestral dpmpp_2m dpmpp_2m_sde dpmpp_3m_sde unipc lcm"
+        "ddpm ddim pndm lms heun euler euler_ancestral dpmpp_2m dpmpp_2m_sde dpmpp_3m_sde "
+        "dpmpp_sde dpmpp_2s dpm2 dpm2_ancestral deis dpm_singlestep unipc lcm tcd"
     ).split()
-    spacings = "leading trailing linspace karras exponential".split()
+    spacings = "leading trailing linspace karras exponential beta sgm_uniform".split()
     assert list(SAMPLER_NAMES) == samplers
     assert set(SAMPLERS) == set(samplers)
     assert list(SPACING_NAMES) == spacings

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from darkroom.names import SAMPLER_NAMES, SPACING_NAMES
 from darkroom.recipes import mnist
 from darkroom.training.fit import FitOptions
 from weights import tiny
@@ -108,7 +109,7 @@ def test_digits_in_one_step(run, tmp_path):
 def test_levels(sd1, tmp_path, capsys):
     figure("levels")(model=sd1, out=tmp_path, steps=6)
     assert 2 <= curves(tmp_path / "levels.svg") < 12  # samplers of the same levels share a curve
-    assert curves(tmp_path / "spacings.svg") == 5
+    assert curves(tmp_path / "spacings.svg") == len(SPACING_NAMES)
     assert "dpmpp_3m_sde" in capsys.readouterr().out
 
 
@@ -131,7 +132,7 @@ def test_guidance_scales(sd1, tmp_path):
 
 def test_samplers(sd1, tmp_path):
     figure("samplers")(model=sd1, out=tmp_path, prompt="cat", steps=[2])
-    assert picture(tmp_path / "samplers.png").shape[0] == TITLE + 12 * (64 + GAP)
+    assert picture(tmp_path / "samplers.png").shape[0] == TITLE + len(SAMPLER_NAMES) * (64 + GAP)
 
 
 def test_strengths(sd1, tmp_path):

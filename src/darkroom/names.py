@@ -3,21 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
-SAMPLER_NAMES = (
-    "ddpm",
-    "ddim",
-    "pndm",
-    "lms",
-    "heun",
-    "euler",
-    "euler_ancestral",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_3m_sde",
-    "unipc",
-    "lcm",
+from darkroom.sampling.table import TABLE
+
+SAMPLER_NAMES = tuple(TABLE)
+SPACING_NAMES = (
+    "leading",
+    "trailing",
+    "linspace",
+    "karras",
+    "exponential",
+    "beta",
+    "sgm_uniform",
 )
-SPACING_NAMES = ("leading", "trailing", "linspace", "karras", "exponential")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 ANNOTATOR_NAMES = ("canny", "depth", "normal", "scribble", "hed", "mlsd", "seg", "openpose")
 EXPORT_NAMES = (  # of masks; the plain name first, then its other form

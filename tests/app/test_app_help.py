@@ -90,7 +90,7 @@ def complete(*words: str) -> list[str]:
 
 def test_completion_of_names():
     assert complete("gen") == ["generate"]
-    assert complete("generate", "--sampler", "dpmpp_2") == ["dpmpp_2m", "dpmpp_2m_sde"]
+    assert complete("generate", "--sampler", "dpmpp_2m") == ["dpmpp_2m", "dpmpp_2m_sde"]
     assert complete("generate", "--spacing", "l") == ["leading", "linspace"]
     assert "--strength" in complete("generate", "--s")
 

@@ -1,8 +1,13 @@
 """diffusers' schedulers and our samplers, run side by side on one analytic network."""
 
 import inspect
-from collections.abc import Mapping
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import diffusers
 import torch
@@ -12,9 +17,11 @@ from darkroom.diffusion.levels import Levels
 from darkroom.diffusion.noise import NoiseSource
 from darkroom.diffusion.samplers import SAMPLERS, Step
 from darkroom.diffusion.sampling_config import SamplingConfig
-from darkroom.diffusion.scheduler_classes import CLASSES
+from darkroom.sampling.table import TABLE
 
 diffusers.logging.set_verbosity_error()
+with mock.patch.dict(sys.modules, {"torchsde": ModuleType("torchsde")}):  # its noise is not used
+    from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
 
 # The scheduler_config.json of the public checkpoints, as published.
 _TRAINED = {
@@ -104,24 +111,68 @@ def network(x: Tensor, t: float) -> Tensor:
 
 def scheduler(config: Mapping[str, Any], sampler: str | None, **overrides: Any) -> Any:
     """diffusers' scheduler of a configuration, or the one swapped in by ``from_config``."""
-    own = getattr(diffusers, config["_class_name"]).from_config(config)
+    with quiet():
+        own = _class(config["_class_name"]).from_config(config)
     if sampler is None:
         return own
-    if "sde" in sampler:
+    if sampler in ("dpmpp_2m_sde", "dpmpp_3m_sde"):
         overrides = {"algorithm_type": "sde-dpmsolver++", **overrides}
-    return getattr(diffusers, CLASSES[sampler].name).from_config(own.config, **overrides)
+    with quiet():
+        return _class(TABLE[sampler].scheduler.name).from_config(own.config, **overrides)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without diffusers' and NumPy's words on what diffusers does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _class(name: str) -> Any:
+    return DPMSolverSDEScheduler if name == "DPMSolverSDEScheduler" else getattr(diffusers, name)
+
+
+class Increments:
+    """The Brownian increments of DPM++ SDE, from one generator per image, in place of torchsde.
+
+    Asked for the half of a step, then for the whole of it: both belong to one path.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators, self.half = generators, None
+
+    def __call__(self, sigma: Tensor, to: Tensor) -> Tensor:
+        unit = torch.cat([torch.randn((1, *SHAPE), generator=g) for g in self.generators])
+        if self.half is None:
+            self.half = unit, to
+            return unit
+        (half, middle), self.half = self.half, None
+        share = (sigma - middle) / (sigma - to)
+        return share.sqrt() * half + (1 - share).sqrt() * unit
 
 
 def theirs(
-    own: Any, steps: int, clean: Tensor | None = None, strength: float = 1.0, **options: Any
+    own: Any,
+    steps: int | list[int],
+    clean: Tensor | None = None,
+    strength: float = 1.0,
+    **options: Any,
 ) -> list[Tensor]:
     """x after every call; from pure noise, or from ``clean`` as StableDiffusionImg2ImgPipeline."""
-    own.set_timesteps(steps)
+    given = {"timesteps": steps} if isinstance(steps, list) else {"num_inference_steps": steps}
+    with quiet():
+        own.set_timesteps(**given)
+    steps = len(steps) if isinstance(steps, list) else steps
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    if isinstance(own, DPMSolverSDEScheduler):
+        own.noise_sampler = Increments(generators)
     unit = torch.cat([torch.randn((1, *SHAPE), generator=g) for g in generators])
     timesteps = own.timesteps
     if clean is None:
         x = unit * own.init_noise_sigma
+        if hasattr(own, "set_begin_index"):
+            own.set_begin_index(0)  # else it looks for a timestep that may be there twice
     else:
         start = max(steps - min(int(steps * strength), steps), 0)
         timesteps = timesteps[start * own.order :]
@@ -161,7 +212,7 @@ def ours(
 def deviations(
     config: Mapping[str, Any],
     sampler: str | None,
-    steps: int,
+    steps: int | list[int],
     strength: float | None = None,
     spacing: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -174,7 +225,11 @@ def deviations(
     reference = scheduler(config, sampler, **(overrides or {}))
     wanted = theirs(reference, steps, clean, strength or 1.0, **options)
     own = SamplingConfig.from_diffusers(config)
-    levels = own.levels(steps, sampler, spacing)
+    levels = (
+        own.levels(sampler=sampler, timesteps=steps)
+        if isinstance(steps, list)
+        else own.levels(steps, sampler, spacing)
+    )
     levels = levels if strength is None else levels.strength(strength)
     got = ours(own, levels, sampler, clean, **options)
     assert len(got) == len(wanted) == levels.calls

@@ -267,7 +267,6 @@ class TestConfig:
             ({"beta_end": float("nan")}, "must be a number"),
             ({"clip_sample": "no"}, "must be true or false"),
             ({"trained_betas": "none"}, "list of numbers"),
-            ({"use_beta_sigmas": True}, "not supported"),
             ({"use_flow_sigmas": True}, "not supported"),
         ],
     )

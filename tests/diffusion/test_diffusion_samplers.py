@@ -14,6 +14,7 @@ from darkroom.diffusion.samplers.linear_multistep import lagrange_integrals
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.diffusion.spacing import karras, leading, trailing
 from darkroom.names import SAMPLER_NAMES
+from darkroom.sampling.table import TABLE
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 
@@ -140,7 +141,8 @@ def test_every_sampler_reaches_the_data_distribution(name):
     noise = NoiseSource([1], (20000,))
     x = levels.initial_scale * noise.fresh()
     denoise = consistent if name == "lcm" else perfect
-    *_, last = SAMPLERS[name](denoise, x, levels, noise)
+    options = {"eta": 0.0} if name == "tcd" else {}  # its noise wants a network that jumps exactly
+    *_, last = SAMPLERS[name](denoise, x, levels, noise, **options)
     assert last.sigma == 0
     assert last.x.mean().item() == pytest.approx(0, abs=0.03)
     assert last.x.std().item() == pytest.approx(1, abs=0.05)
@@ -158,7 +160,7 @@ def test_one_step_per_call(name):
     noise = NoiseSource([1, 2], (4,))
     steps = list(SAMPLERS[name](denoise, noise.fresh(), levels, noise))
     assert [step.index for step in steps] == list(range(len(calls)))
-    assert len(calls) == {"heun": 11, "pndm": 7}.get(name, 6)
+    assert len(calls) == {"pndm": 7}.get(name, 5 * TABLE[name].calls + 1)
     assert all(step.x.shape == step.denoised.shape == (2, 4) for step in steps)
     assert steps[-1].sigma == 0
 

@@ -24,7 +24,8 @@ class Levels:
         steps: how many steps were asked for.
         schedule: for levels that are not in the table.
         initial_scale: pure noise starts as ``initial_scale * unit noise``.
-        order: network calls per level (2 for Heun; the last level always has one).
+        order: network calls per level (2 for Heun, DPM2 and their like; the last level always has
+            one).
         stride: DDIM and PNDM land this many timesteps further down, whatever level comes next.
             None: they land on the next level.
         final: where the last step really lands. Stable Diffusion's own DDIM and PNDM stop at
@@ -64,7 +65,7 @@ class Levels:
     def of(cls, sigmas: Sequence[float], schedule: NoiseSchedule | None = None) -> Self:
         """Any decreasing sigmas that end with 0.0; timesteps from ``schedule``, unrounded."""
         sigmas = tuple(float(sigma) for sigma in sigmas)
-        timesteps = tuple(schedule.timestep(s) if schedule else 0.0 for s in sigmas[:-1])
+        timesteps = tuple(schedule.told(s) if schedule else 0.0 for s in sigmas[:-1])
         start = (sigmas[0] ** 2 + 1) ** 0.5
         return cls(
             sigmas=sigmas,
@@ -108,7 +109,7 @@ class Levels:
             return self.timesteps[self.sigmas.index(sigma)]
         if self.schedule is None:
             raise ValueError(f"no timestep for sigma {sigma}: give Levels a schedule")
-        return self.schedule.timestep(sigma)
+        return self.schedule.told(sigma)
 
     def skip(self, done: int) -> Self:
         """Without the first ``done`` levels: how image-to-image starts, exactly as diffusers.

@@ -3,7 +3,7 @@
 Each rule below is one of diffusers 0.42; ``tests/diffusion`` compares whole trajectories.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,10 +12,22 @@ import numpy as np
 
 from darkroom.diffusion.levels import RUNGE_KUTTA, Levels
 from darkroom.diffusion.schedule import NoiseSchedule
-from darkroom.diffusion.scheduler_classes import CLASSES
-from darkroom.diffusion.spacing import exponential_sigmas, karras_sigmas, lcm_timesteps, timesteps
+from darkroom.diffusion.spacing import (
+    beta_sigmas,
+    exponential_sigmas,
+    karras_sigmas,
+    lcm_timesteps,
+    sgm_uniform_timesteps,
+    timesteps,
+)
+from darkroom.sampling.table import TABLE, SamplerRow
 
-SHAPES = {"karras": karras_sigmas, "exponential": exponential_sigmas}
+Shape = Callable[[float, float, int], np.ndarray]
+SHAPES: Mapping[str, Shape] = {
+    "karras": karras_sigmas,
+    "exponential": exponential_sigmas,
+    "beta": beta_sigmas,
+}
 
 
 def rounded_levels(
@@ -24,65 +36,141 @@ def rounded_levels(
     schedule: NoiseSchedule,
     steps: int,
     spacing: str | None,
+    given: Sequence[float] | None = None,
 ) -> Levels:
     """The levels of ``sampler``.
 
     Args:
         read: every setting of its class.
-        spacing: one of ``SPACINGS``; None is LCM's own grid.
+        spacing: one of ``SPACINGS``; None is the grid of a distillation.
+        given: the timesteps themselves, decreasing, as many as steps; ``spacing`` does not enter.
 
     Raises:
         ValueError: if that many steps would visit a level twice, or one that does not exist.
     """
-    grid = CLASSES[sampler].grid
+    row = TABLE[sampler]
+    grid, spacing = row.scheduler.grid, spacing if given is None else None
     shape = SHAPES.get(spacing or "")
-    even = read["timestep_spacing"] if shape or spacing is None else spacing
+    even = spacing if spacing and not shape else read["timestep_spacing"]
     table, trained = np.array(schedule.sigmas), len(schedule)
-    if spacing is None:
-        original = read["original_inference_steps"]
-        if steps > original:
-            raise ValueError(f"lcm visits at most {original} steps, got {steps}: give fewer")
-        visited = lcm_timesteps(trained, steps, original)
-    else:
-        top = _clipped(table, read) if grid == "dpm" else trained
-        visited = timesteps(grid, even, trained, steps, read["steps_offset"], top)
+    visited = _visited(read, row, table, steps, None if shape else spacing, even, given)
     sigmas = np.interp(visited, np.arange(trained), table)
     final = _final(read, table)
 
-    if read.get("interpolation_type") == "log_linear":
-        *inner, final = exponential_sigmas(table[-1], table[0], steps + 1)
-        sigmas = np.array(inner)
+    if read.get("interpolation_type") == "log_linear" and given is None:
+        *inner, last = exponential_sigmas(table[-1], table[0], steps + 1)
+        sigmas, final = np.array(inner), final if shape else last
+    if even == "sgm_uniform":
+        sigmas = np.array([schedule.sigma(timestep) for timestep in visited])
     if shape:
-        # DPM-Solver and UniPC shape the whole schedule, the others what they would visit
-        high, low = (table[-1], table[0]) if grid == "dpm" else (sigmas[0], sigmas[-1])
-        high, low = read.get("sigma_max") or high, read.get("sigma_min") or low
+        high, low = _range(read, row, spacing, table, sigmas)
         sigmas = shape(high, low, steps)
         visited = np.array([schedule.timestep(sigma) for sigma in sigmas])
-        if grid == "dpm":
-            visited = _whole(visited, spacing, read)
-    if read.get("timestep_type") == "continuous" and read["prediction_type"] == "v_prediction":
-        visited = 0.25 * np.log(sigmas)  # EDM's c_noise
+        visited = _whole(visited, spacing, read, row)
+        if row.scheduler.ends_on_last and read["final_sigmas_type"] == "sigma_min":
+            final = float(sigmas[-1])
+    if schedule.continuous:
+        visited = 0.25 * np.log(sigmas)
     elif visited[0] > trained - 1 or (np.diff(sigmas) >= 0).any():
         raise ValueError(
             f"{steps} steps do not fit {trained} timesteps under {even} spacing "
             f"with offset {read['steps_offset']}: give fewer steps, or another spacing"
         )
 
-    strides = sampler in ("ddim", "pndm") and not shape
+    strides = row.strides and not shape and given is None and even != "sgm_uniform"
     levels = Levels(
         sigmas=(*map(float, sigmas), 0.0),
         timesteps=tuple(map(float, visited)),
         steps=steps,
         schedule=schedule,
         initial_scale=_initial_scale(grid, even, float(sigmas[0])),
-        order=2 if sampler == "heun" else 1,
+        order=row.calls,
         stride=trained // steps if strides else None,
         final=float(final),
         preserving=grid != "k",
     )
     if sampler != "pndm":
         return levels
-    return levels.warmed_up() if read["skip_prk_steps"] or shape else _runge_kutta(levels)
+    return _runge_kutta(levels) if strides and not read["skip_prk_steps"] else levels.warmed_up()
+
+
+def edm_levels(
+    read: Mapping[str, Any],
+    sampler: str,
+    schedule: NoiseSchedule,
+    sigmas: np.ndarray,
+    ends_on_last: bool,
+) -> Levels:
+    """The levels of ``sampler`` for a network that is preconditioned as EDM's.
+
+    Args:
+        read: every setting of its class.
+        sigmas: (steps,), decreasing.
+        ends_on_last: where the least sigma ends them: on their own last, or on the network's.
+    """
+    end = float(sigmas[-1]) if ends_on_last else float(read["sigma_min"])
+    levels = Levels(
+        sigmas=(*map(float, sigmas), 0.0),
+        timesteps=tuple(map(schedule.told, map(float, sigmas))),
+        steps=len(sigmas),
+        schedule=schedule,
+        initial_scale=(read["sigma_max"] ** 2 + 1) ** 0.5,
+        order=TABLE[sampler].calls,
+        final=end if read["final_sigmas_type"] == "sigma_min" else 0.0,
+        preserving=False,
+    )
+    return levels.warmed_up() if sampler == "pndm" else levels
+
+
+def _visited(
+    read: Mapping[str, Any],
+    row: SamplerRow,
+    table: np.ndarray,
+    steps: int,
+    spacing: str | None,
+    even: str,
+    given: Sequence[float] | None,
+) -> np.ndarray:
+    """The (steps,) timesteps, before any shape changes them."""
+    trained = len(table)
+    if given is not None:
+        return np.array(given, dtype=np.float64)
+    if spacing == "sgm_uniform":
+        return sgm_uniform_timesteps(trained, steps)
+    if row.distilled and spacing is None:
+        original = read["original_inference_steps"]
+        if steps > original:
+            raise ValueError(f"it visits at most {original} steps, got {steps}: give fewer")
+        return lcm_timesteps(trained, steps, original)
+    grid = row.scheduler.grid
+    top = _clipped(table, read) if grid == "dpm" else trained
+    return timesteps(grid, even, trained, steps, read["steps_offset"], top)
+
+
+def _range(
+    read: Mapping[str, Any],
+    row: SamplerRow,
+    spacing: str | None,
+    table: np.ndarray,
+    sigmas: np.ndarray,
+) -> tuple[float, float]:
+    """Between which sigmas a shape lies.
+
+    DPM-Solver, DEIS and UniPC shape the whole schedule, the others what they would visit.
+    """
+    high, low = (table[-1], table[0]) if row.scheduler.grid == "dpm" else (sigmas[0], sigmas[-1])
+    if read.get("interpolation_type") == "log_linear":
+        low = table[0]
+    heard = not read.get("use_lu_lambdas") and (
+        spacing != "karras" or row.scheduler.karras_has_limits
+    )
+    if heard:
+        high, low = read.get("sigma_max") or high, read.get("sigma_min") or low
+    if low > high:
+        raise ValueError(
+            f"the scheduler's sigma_min {low:g} lies above the noisiest level {high:g}"
+        )
+    return float(high), float(low)
 
 
 def _runge_kutta(levels: Levels) -> Levels:
@@ -122,9 +210,12 @@ def _clipped(table: np.ndarray, read: Mapping[str, Any]) -> int:
     return int((log_signal >= read.get("lambda_min_clipped", -np.inf)).sum())
 
 
-def _whole(visited: np.ndarray, spacing: str | None, read: Mapping[str, Any]) -> np.ndarray:
-    """DPM-Solver and UniPC tell the network integers: rounded, or merely cut."""
-    cosine = read["beta_schedule"] == "squaredcos_cap_v2" and "algorithm_type" in read
-    if (spacing == "karras" or read.get("use_lu_lambdas")) and not cosine:
+def _whole(
+    visited: np.ndarray, spacing: str | None, read: Mapping[str, Any], row: SamplerRow
+) -> np.ndarray:
+    """What the network is told under a shape: whole timesteps, rounded or merely cut, or not."""
+    cosine = read["beta_schedule"] == "squaredcos_cap_v2" and "use_lu_lambdas" in read
+    lu = read.get("use_lu_lambdas") and spacing == "exponential"
+    if ((spacing == "karras" and row.scheduler.rounds_karras) or lu) and not cosine:
         return visited.round()
-    return np.trunc(visited)
+    return np.trunc(visited) if row.scheduler.grid == "dpm" else visited

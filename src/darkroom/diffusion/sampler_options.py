@@ -1,21 +1,25 @@
 """The keyword arguments of samplers, from a scheduler configuration's settings."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from darkroom.diffusion.prediction import PREDICTIONS, Prediction
-from darkroom.diffusion.samplers.limit import Limit
-from darkroom.diffusion.scheduler_classes import known
+from darkroom.diffusion.prediction import Noise, Preconditioned, Prediction, Sample, Velocity
+from darkroom.diffusion.samplers import SAMPLERS, Limit
+from darkroom.errors import ConfigError
+from darkroom.sampling.table import TABLE
 
-PREDICTION_NAMES = {
-    "epsilon": "noise",
-    "v_prediction": "velocity",
-    "sample": "sample",
-    "original_sample": "sample",
-    "flow_prediction": "flow",
+PREDICTIONS: Mapping[str, type[Prediction]] = {
+    "epsilon": Noise,
+    "v_prediction": Velocity,
+    "sample": Sample,
+    "original_sample": Sample,
 }
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large"}
-ORDERS = {"dpmpp_2m": (1, 3), "dpmpp_2m_sde": (1, 2), "dpmpp_3m_sde": (3, 3)}
+
+
+def option_names(sampler: str) -> list[str]:
+    """The options that ``sampler`` takes."""
+    return list(inspect.signature(SAMPLERS[sampler]).parameters)[4:]
 
 
 def sampler_options(sampler: str, read: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,47 +27,40 @@ def sampler_options(sampler: str, read: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         read: every setting that its class reads, defaults filled in.
+
+    Raises:
+        ConfigError: for a setting that this sampler cannot follow.
     """
-    limit = _limit(read)
-    options = _family_options(sampler, read)
-    return options if limit is None else {**options, "limit": limit}
+    _check_variance(sampler, read)
+    options = TABLE[sampler].options(read)
+    shared: dict[str, Any] = {"prediction": prediction(read)}
+    if limit := _limit(read):
+        shared["limit"] = limit
+    taken = option_names(sampler)
+    return {**options, **{name: shared[name] for name in shared if name in taken}}
 
 
 def prediction(read: Mapping[str, Any]) -> Prediction:
     """What the network's output means."""
-    return PREDICTIONS[PREDICTION_NAMES[read["prediction_type"]]]()
+    kind = read["prediction_type"]
+    if "sigma_data" not in read:
+        return PREDICTIONS[kind]()
+    if kind not in ("epsilon", "v_prediction"):
+        raise ConfigError(
+            f"prediction_type {kind!r} of an EDM scheduler: expected epsilon or v_prediction"
+        )
+    return Preconditioned(read["sigma_data"], negative=kind == "v_prediction")
 
 
-def _family_options(sampler: str, read: Mapping[str, Any]) -> dict[str, Any]:
-    match sampler:
-        case "pndm":
-            return {"prediction": prediction(read)}
-        case "ddpm":
-            kind = known("variance_type", read["variance_type"], VARIANCES)
-            return {"variance": VARIANCES[kind]}
-        case "lcm":
-            return {"scaling": read["timestep_scaling"]}
-        case "unipc":
-            return {
-                "order": read["solver_order"],
-                "scale": "bh1" if read["solver_type"] == "bh1" else "bh2",
-                "lower_order_final": read["lower_order_final"],
-                "data": read["predict_x0"],
-                "without_corrector": tuple(read["disable_corrector"]),
-            }
-        case "dpmpp_2m" | "dpmpp_2m_sde" | "dpmpp_3m_sde":
-            low, high = ORDERS[sampler]
-            options = {
-                "order": min(max(read["solver_order"], low), high),
-                "solver": "heun" if read["solver_type"] == "heun" else "midpoint",
-                "lower_order_final": read["lower_order_final"],
-                "euler_at_final": read["euler_at_final"],
-            }
-            if sampler != "dpmpp_3m_sde":
-                options["plus"] = read["algorithm_type"] not in ("dpmsolver", "sde-dpmsolver")
-            return options
-        case _:
-            return {}
+def _check_variance(sampler: str, read: Mapping[str, Any]) -> None:
+    kind = read.get("variance_type")
+    valid = ("fixed_small", "fixed_small_log", "fixed_large")
+    refused = kind not in valid if sampler == "ddpm" else str(kind).startswith("learned")
+    if kind is not None and refused:
+        raise ConfigError(
+            f"scheduler setting variance_type {kind!r} is not supported by {sampler}: expected one "
+            f"of {', '.join(valid)}"
+        )
 
 
 def _limit(read: Mapping[str, Any]) -> Limit | None:

@@ -7,13 +7,12 @@ with their rounding, which ``SamplingConfig`` uses to reproduce a checkpoint's o
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import numpy as np
 
+from darkroom.diffusion.beta import beta_quantiles
 from darkroom.diffusion.schedule import NoiseSchedule, Sigmas
-
-Grid = Literal["ddim", "k", "dpm"]
+from darkroom.sampling.classes import Grid
 
 
 def leading(schedule: NoiseSchedule, steps: int, offset: int = 0) -> Sigmas:
@@ -43,6 +42,16 @@ def exponential(schedule: NoiseSchedule, steps: int) -> Sigmas:
     return _closed(exponential_sigmas(schedule.sigmas[-1], schedule.sigmas[0], steps))
 
 
+def beta(schedule: NoiseSchedule, steps: int) -> Sigmas:
+    """Sigmas at quantiles of a beta distribution: dense at both ends (Lee et al., 2407.12173)."""
+    return _closed(beta_sigmas(schedule.sigmas[-1], schedule.sigmas[0], steps))
+
+
+def sgm_uniform(schedule: NoiseSchedule, steps: int) -> Sigmas:
+    """Evenly spaced timesteps from the last to the first, which is left out (Stability's SGM)."""
+    return _closed(schedule.sigma(t) for t in sgm_uniform_timesteps(len(schedule), steps))
+
+
 Spacing = Callable[[NoiseSchedule, int], Sigmas]
 SPACINGS: dict[str, Spacing] = {
     "leading": leading,
@@ -50,6 +59,8 @@ SPACINGS: dict[str, Spacing] = {
     "linspace": linspace,
     "karras": karras,
     "exponential": exponential,
+    "beta": beta,
+    "sgm_uniform": sgm_uniform,
 }
 
 
@@ -62,6 +73,16 @@ def karras_sigmas(high: float, low: float, steps: int, rho: float = 7.0) -> np.n
 def exponential_sigmas(high: float, low: float, steps: int) -> np.ndarray:
     """(steps,) sigmas from ``high`` to ``low``."""
     return np.exp(np.linspace(math.log(high), math.log(low), steps))
+
+
+def beta_sigmas(high: float, low: float, steps: int) -> np.ndarray:
+    """(steps,) sigmas from ``high`` to ``low``."""
+    return low + beta_quantiles(1 - np.linspace(0, 1, steps)) * (high - low)
+
+
+def sgm_uniform_timesteps(trained: int, steps: int) -> np.ndarray:
+    """(steps,) timesteps, fractional."""
+    return np.linspace(trained - 1, 0, steps + 1)[:-1]
 
 
 def timesteps(

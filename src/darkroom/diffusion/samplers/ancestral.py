@@ -8,6 +8,7 @@ deviation ``to * sqrt(1 - to**2 / sigma**2)``.
 from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from darkroom.diffusion.levels import Levels
@@ -33,11 +34,12 @@ def ddpm(
         variance: the posterior's (``small``), or that of the forward step (``large``):
             section 3.2, the two extremes.
     """
+    continuous = levels.schedule is not None and levels.schedule.continuous
     for i, (sigma, to) in enumerate(levels.pairs):
         denoised = limited(denoise(x, sigma), limit)
         # q(x_to | x, denoised), equations 6 and 7
         x = toward(x, denoised, sigma, to**2 / sigma)
-        if levels.timesteps[i] > 0:
+        if levels.timesteps[i] > 0 or (to > 0 and continuous):
             up = to**2 if variance == "small" else (1 + to**2) * sigma**2 / (1 + sigma**2)
             up = (up * (1 - to**2 / sigma**2)) ** 0.5
             x = x + up * noise.fresh() if up > 0 else x
@@ -73,44 +75,114 @@ def ddim(
 
 @sampler
 def euler_ancestral(
-    denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource
+    denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource, *, eta: float = 1.0
 ) -> Iterator[Step]:
-    """Euler to a lower level than asked, then fresh noise up to it (k-diffusion's "Euler a")."""
+    """Euler to a lower level than asked, then fresh noise up to it (k-diffusion's "Euler a").
+
+    Args:
+        eta: how much of the noise; 0 is Euler.
+    """
     for i, (sigma, to) in enumerate(levels.pairs):
         denoised = denoise(x, sigma)
-        up = deviation(sigma, to)
-        x = toward(x, denoised, sigma, (to**2 - up**2) ** 0.5)
+        down, up = split(sigma, to, eta)
+        x = toward(x, denoised, sigma, down)
         x = x + up * noise.fresh() if up > 0 else x
         x = levels.renamed(i, x)
         yield Step(i, levels.sigmas[i + 1], x, denoised)
 
 
 @sampler
-def lcm(
-    denoise: Denoise,
-    x: Tensor,
-    levels: Levels,
-    noise: NoiseSource,
-    *,
-    scaling: float = 10.0,
-    limit: Limit | None = None,
+def dpm2_ancestral(
+    denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource, *, eta: float = 1.0
 ) -> Iterator[Step]:
-    """Latent consistency sampling, Luo et al., arXiv:2310.04378, algorithm 2.
+    """DPM2 to a lower level than asked, then fresh noise up to it (k-diffusion's "DPM2 a").
 
-    Each call jumps to a clean image, which is noised again to the next level.
+    Two calls per level and one at the last, as in :func:`dpm2`.
 
     Args:
-        scaling: of the timestep in the boundary condition, ``timestep_scaling``.
+        eta: how much of the noise; 0 is :func:`dpm2`.
     """
-    data = 0.5  # the paper's sigma_data
+    last = len(levels.timesteps) - 1
     for i, (sigma, to) in enumerate(levels.pairs):
-        denoised = limited(denoise(x, sigma), limit)
-        t = scaling * levels.timesteps[i]
-        # boundary condition of a consistency model (Song et al., arXiv:2303.01469, equation 5)
-        skip, out = data**2 / (t**2 + data**2), t / (t**2 + data**2) ** 0.5
-        denoised = out * denoised + (skip / (1 + sigma**2) ** 0.5) * x
-        x = denoised + to * noise.fresh() if to > 0 else denoised
-        yield Step(i, levels.sigmas[i + 1], x, denoised)
+        denoised = denoise(x, sigma)
+        if i == last:
+            yield Step(2 * i, levels.sigmas[i + 1], toward(x, denoised, sigma, to), denoised)
+            return
+        down, up = split(sigma, to, eta)
+        middle = (sigma * down) ** 0.5
+        ahead = toward(x, denoised, sigma, middle)
+        yield Step(2 * i, middle, ahead, denoised)
+        denoised = denoise(ahead, middle)
+        x = x + (ahead - denoised) * ((down - sigma) / middle)
+        x = x + up * noise.fresh() if up > 0 else x
+        yield Step(2 * i + 1, levels.sigmas[i + 1], x, denoised)
+
+
+@sampler
+def dpmpp_2s(
+    denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource, *, eta: float = 1.0
+) -> Iterator[Step]:
+    """DPM-Solver++(2S), Lu et al., arXiv:2211.01095, algorithm 1, to a lower level than asked.
+
+    k-diffusion's "DPM++ 2S a": the estimate halfway in log sigma leads from the level itself.
+    Two calls per level and one at the last.
+
+    Args:
+        eta: how much of the noise; 0 is the paper's algorithm with r = 1/2.
+    """
+    last = len(levels.timesteps) - 1
+    for i, (sigma, to) in enumerate(levels.pairs):
+        denoised = denoise(x, sigma)
+        if i == last:
+            yield Step(2 * i, levels.sigmas[i + 1], toward(x, denoised, sigma, to), denoised)
+            return
+        down, up = split(sigma, to, eta)
+        middle = (sigma * down) ** 0.5
+        ahead = toward(x, denoised, sigma, middle)
+        yield Step(2 * i, middle, ahead, denoised)
+        denoised = denoise(ahead, middle)
+        x = toward(x, denoised, sigma, down)
+        x = x + up * noise.fresh() if up > 0 else x
+        yield Step(2 * i + 1, levels.sigmas[i + 1], x, denoised)
+
+
+@sampler
+def dpmpp_sde(
+    denoise: Denoise, x: Tensor, levels: Levels, noise: NoiseSource, *, eta: float = 1.0
+) -> Iterator[Step]:
+    """DPM-Solver++ for the SDE, with an estimate halfway in log sigma (k-diffusion's "DPM++ SDE").
+
+    The noise of the half step and that of the whole step are increments of one Brownian path in
+    sigma: the whole one is the half one and what comes after it. Two calls per level and one at
+    the last.
+
+    Args:
+        eta: how much of the noise.
+    """
+    last = len(levels.timesteps) - 1
+    for i, (sigma, to) in enumerate(levels.pairs):
+        denoised = denoise(x, sigma)
+        if i == last:
+            yield Step(2 * i, levels.sigmas[i + 1], toward(x, denoised, sigma, to), denoised)
+            return
+        middle = (sigma * to) ** 0.5
+        down, up = split(sigma, middle, eta)
+        half = noise.fresh() if eta > 0 else torch.zeros_like(x)
+        ahead = toward(x, denoised, sigma, down) + up * half
+        yield Step(2 * i, middle, ahead, denoised)
+        denoised = denoise(ahead, middle)
+        down, up = split(sigma, to, eta)
+        x = toward(x, denoised, sigma, down)
+        if eta > 0:
+            share = (sigma - middle) / (sigma - to)
+            x = x + up * (share**0.5 * half + (1 - share) ** 0.5 * noise.fresh())
+        yield Step(2 * i + 1, levels.sigmas[i + 1], x, denoised)
+
+
+def split(sigma: float, to: float, eta: float) -> tuple[float, float]:
+    """Where an ancestral step goes without noise, and the deviation of the noise that it adds."""
+    up = min(to, eta * deviation(sigma, to))
+    return (to**2 - up**2) ** 0.5, up
 
 
 def deviation(sigma: float, to: float) -> float:

@@ -132,9 +132,11 @@ def _multistep(
         h = math.log(sigma / to) if to > 0 else math.inf
         prediction = denoised if method.plus else (x - denoised) / sigma
         history = [(prediction, h), *history[: method.order - 1]]
-        now = history[: _order(levels, i, method.order, to, *method.ending)]
+        now = history[: order_of_step(levels, i, method.order, to, *method.ending)]
         if to == 0:
             x = denoised
+        elif h == 0:  # levels that end on their own last
+            pass
         elif method.plus:
             k = h * (1 + eta)
             x = math.exp(-k) * x + _integral(now, k, method)
@@ -170,7 +172,7 @@ def _integral(history: Sequence[tuple[Tensor, float]], k: float, method: _Method
     return phi1 * m0 + phi2 * first - (2 if method.exact else 1) * phi3 * second
 
 
-def _order(
+def order_of_step(
     levels: Levels, i: int, order: int, to: float, lower_order_final: bool, euler_at_final: bool
 ) -> int:
     """The order of step ``i``: the end is less smooth than the rest."""

@@ -10,7 +10,8 @@ class Limit:
     """Clips an estimate to [-largest, largest], or thresholds it dynamically.
 
     Attributes:
-        largest: the bound; under dynamic thresholding the largest that the bound may become.
+        largest: the bound; under dynamic thresholding the largest that the bound may become, even
+            below 1.
         quantile: None clips. Else each image is clipped to this quantile of its absolute values
             (at least 1) and divided by it: Saharia et al., arXiv:2205.11487, section 2.3.
     """
@@ -22,7 +23,7 @@ class Limit:
         if self.quantile is None:
             return denoised.clamp(-self.largest, self.largest)
         bound = denoised.abs().flatten(1).quantile(self.quantile, dim=1)
-        bound = bound.clamp(1, max(1.0, self.largest)).view(-1, *[1] * (denoised.ndim - 1))
+        bound = bound.clamp(1, self.largest).view(-1, *[1] * (denoised.ndim - 1))
         return denoised.clamp(-bound, bound) / bound
 
 

@@ -73,6 +73,8 @@ def _step(
     (m0, sigma), *past = history
     if to == 0:
         return m0 if data else x - sigma * m0
+    if to == sigma:  # levels that end on their own last
+        return x
     h = math.log(sigma / to)
     # r: where the other estimates lie, in units of the step; the target of the step is at 1
     r = [math.log(sigma / level) / h for _, level in past]

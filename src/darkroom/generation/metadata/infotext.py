@@ -17,27 +17,17 @@ from darkroom.generation.metadata.params import (
     UsedControl,
     UsedInpaint,
 )
+from darkroom.sampling.table import TABLE
 
-SAMPLERS: Mapping[str, str] = {
-    "ddpm": "DDPM",
-    "ddim": "DDIM",
-    "pndm": "PLMS",
-    "lms": "LMS",
-    "heun": "Heun",
-    "euler": "Euler",
-    "euler_ancestral": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_3m_sde": "DPM++ 3M SDE",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-}
+SAMPLERS: Mapping[str, str] = {name: next(iter(row.a1111), name) for name, row in TABLE.items()}
 SPACINGS: Mapping[str, str] = {
     "karras": "Karras",
     "exponential": "Exponential",
     "leading": "DDIM",
-    "trailing": "SGM Uniform",
+    "trailing": "Simple",
     "linspace": "Uniform",
+    "beta": "Beta",
+    "sgm_uniform": "SGM Uniform",
 }
 ANNOTATORS: Mapping[str, tuple[str, ...]] = {  # by kind: what the extension calls it; A and B
     "canny": ("canny", "low", "high"),
@@ -54,7 +44,6 @@ _KINDS = {row[0]: kind for kind, row in ANNOTATORS.items()}
 _SAMPLER_NAMES = {theirs.lower(): ours for ours, theirs in SAMPLERS.items()}
 _SPACING_NAMES = {theirs.lower(): ours for ours, theirs in SPACINGS.items()} | {
     "normal": "linspace",
-    "simple": "trailing",
 }
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _UNIT = re.compile(r"ControlNet (\d{1,3})", re.ASCII)

@@ -1,0 +1,1 @@
+"""What is known of samplers and of diffusers' scheduler classes, as data: no torch."""
