@@ -156,7 +156,7 @@ def test_tokenizer_of_transformers_5(folder, sd1_pipeline):
 @pytest.mark.parametrize(
     ("part", "key", "value", "message"),
     [
-        ("unet", "time_cond_proj_dim", 256, "time_cond_proj_dim = 256 is not supported"),
+        ("unet", "time_cond_proj_dim", 256, "guidance.weight"),
         ("unet", "act_fn", "gelu", "act_fn = 'gelu'"),
         ("unet", "sampel_size", 8, "sampel_size = 8 is not known; did you mean 'sample_size'"),
         ("unet", "only_cross_attention", True, "only_cross_attention = True"),

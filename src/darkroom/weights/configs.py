@@ -154,7 +154,6 @@ UNET_FIXED: Json = {
     "time_embedding_dim": None,
     "time_embedding_act_fn": None,
     "timestep_post_act": None,
-    "time_cond_proj_dim": None,
     "conv_in_kernel": 3,
     "conv_out_kernel": 3,
     "attention_type": "default",
@@ -208,6 +207,9 @@ def unet_config(data: Json, where: str = "unet/config.json") -> UNetConfig:
     # a misnomer of diffusers: the number of heads
     heads = fields.take("attention_head_dim", 8, also=(list,))
     vector = fields.take("projection_class_embeddings_input_dim", None)
+    guidance = fields.take("time_cond_proj_dim", None)
+    if guidance is not None and not _fits(guidance, 1, 1):
+        raise fields.error("time_cond_proj_dim", "must be a whole number")
     if vector is not None and not _fits(vector, 1, 1):
         raise fields.error("projection_class_embeddings_input_dim", "must be a whole number")
     if (vector is not None) != (data.get("addition_embed_type") == "text_time"):
@@ -224,6 +226,7 @@ def unet_config(data: Json, where: str = "unet/config.json") -> UNetConfig:
         blocks=blocks[0],
         text_channels=fields.take("cross_attention_dim", 1280),
         vector_channels=vector or 0,
+        guidance_channels=guidance or 0,
         groups=fields.take("norm_num_groups", 32),
     )
     fields.finish()
@@ -270,6 +273,7 @@ def unet_json(config: UNetConfig, sample_size: int = 64) -> dict[str, Any]:
         "norm_num_groups": config.groups,
         "out_channels": config.out_channels,
         "sample_size": sample_size,
+        "time_cond_proj_dim": config.guidance_channels or None,
         "transformer_layers_per_block": depth[0] if len(set(depth)) == 1 else depth,
         "up_block_types": [
             "CrossAttnUpBlock2D" if n else "UpBlock2D" for n in reversed(config.depth)

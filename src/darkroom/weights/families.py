@@ -212,6 +212,17 @@ def prompt_encoder(
     )
 
 
+def _usual(unet: nn.Module, sampling: SamplingConfig) -> dict[str, Any]:
+    """What models of a kind are drawn with, as their authors say."""
+    config = getattr(unet, "config", None)
+    if isinstance(config, UNetConfig) and config.guidance_channels:  # LCM
+        return {"guidance": 8.5, "steps": 4}
+    said = sampling.to_diffusers()
+    edm = said["_class_name"].startswith("EDM")
+    velocity = said.get("prediction_type") == "v_prediction"
+    return {"guidance": 3.0} if edm and not velocity else {}  # Playground v2.5
+
+
 def latent_diffusion(
     *,
     unet: nn.Module,
@@ -237,7 +248,12 @@ def latent_diffusion(
         sampling=sampling,
         name=name,
         family=family,
-        settings={**SETTINGS.get(family, {}), **settings, "notes": tuple(notes)},
+        settings={
+            **SETTINGS.get(family, {}),
+            **_usual(unet, sampling),
+            **settings,
+            "notes": tuple(notes),
+        },
         source=source,
         depth=depth,
     )

@@ -129,7 +129,6 @@ class Trained:
         }
         velocity = sampling.settings.get("prediction_type") == "v_prediction"
         large = {"size": (768, 768)} if self.family == "sd2" and velocity else {}
-        large |= {"guidance": 3.0} if LATENT_MEAN in self.state else {}  # its model card
         return {**large, **(self.known.settings if self.known else {}), **own}
 
     def autoencoder(self, config: AutoencoderConfig) -> AutoencoderConfig:

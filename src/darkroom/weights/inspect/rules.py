@@ -59,10 +59,6 @@ _ADDED: tuple[Rule, ...] = (
     Rule("T2I-adapter", "original", ("^body.0.block1.weight$", "^conv_in.weight$")),
     Rule("T2I-adapter", "original", ("^body.0.body.0.block1.weight$", "^body.0.in_conv.weight$")),
     Rule("T2I-adapter", "diffusers", ("^adapter.body.", ".resnets.0.block1.weight$")),
-    Rule(
-        "U-Net with a guidance embedding (LCM)", "diffusers", ("time_embedding.cond_proj.weight$",)
-    ),
-    Rule("U-Net with a guidance embedding (LCM)", "LDM", ("time_embed.cond_proj.weight$",)),
 )
 _OPENED: tuple[Rule, ...] = (
     # networks that control others

@@ -171,7 +171,7 @@ UNOPENED: tuple[Rule, ...] = (
 _INSTEAD = {kind: instead for kind, instead, _ in _NAMED}
 _INSTEAD |= dict.fromkeys((rule.kind for rule in _YOLO), SEGMENTERS)
 _INSTEAD |= {"FLUX.1 transformer": PICTURES}
-_INSTEAD |= {"GLoRA": ADAPTERS, "U-Net with a guidance embedding (LCM)": PICTURES}
+_INSTEAD |= {"GLoRA": ADAPTERS}
 # How the classes of such models begin, in config.json and model_index.json.
 _CLASSES: tuple[tuple[str, str], ...] = (
     ("Flux2", "FLUX.2 transformer"),
