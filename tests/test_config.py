@@ -64,7 +64,7 @@ FULL = Train(
     ema=False,
     size=(32, 48),
     optimizer=Optimizer(learning_rate=0.5, betas=(0.1, 0.2)),
-    extra={"a.b": 1.0, "c": 1e300},
+    extra={"a.b": 1.0, "c": float("inf")},
     stages=(Optimizer(), Optimizer(learning_rate=2.0)),
 )
 

@@ -2,7 +2,7 @@
 
 A field may be bool, int, float, str, Path, Literal, Enum, ``X | None``, ``tuple[X, ...]``,
 ``tuple[X, Y]``, ``Mapping[str, X]``, ``Any`` or another dataclass. ``Annotated[int, Range(1, 9)]``
-says what a number may be; without it, whole numbers fit 64 bits and others are finite.
+says what a number may be; without it, whole numbers fit 64 bits and others are not NaN.
 """
 
 import collections.abc
@@ -157,7 +157,7 @@ def _dataclass(cls: type[T], data: Any, place: _Place) -> T:
         if key not in fields:
             close = nearest(str(key), fields)
             hint = f"did you mean {close}?" if close else f"valid: {', '.join(fields)}"
-            raise place.error(f"unknown key {key!r} for {cls.__name__}; {hint}")
+            raise place.error(f"unknown key {key!r:.60} for {cls.__name__}; {hint}")
     missing = [name for name, field in fields.items() if name not in data and _required(field)]
     if missing:
         raise place.error(f"{cls.__name__} needs {', '.join(missing)}")
@@ -185,7 +185,7 @@ def _value(hint: Any, value: Any, place: _Place) -> Any:
     if origin is typing.Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
             choices = ", ".join(repr(choice) for choice in arguments)
-            raise place.error(f"expected one of {choices}, found {value!r}")
+            raise place.error(f"expected one of {choices}, found {_kind(value)}")
         return value
     if origin is tuple or hint is tuple:
         return _tuple(arguments, value, place)
@@ -218,13 +218,13 @@ def _scalar(hint: Any, value: Any, place: _Place) -> Any:
             return hint(value)
         except ValueError:
             choices = ", ".join(repr(member.value) for member in hint)
-            raise place.error(f"expected one of {choices}, found {value!r}") from None
+            raise place.error(f"expected one of {choices}, found {_kind(value)}") from None
     if hint not in _NAMES:
         raise ValueError(f"{place.path}: config.py cannot read fields of type {hint!r}")
     if not isinstance(value, hint):
         raise place.error(f"expected {_NAMES[hint]}, found {_kind(value)}")
-    if hint is float and not math.isfinite(value):
-        raise place.error(f"expected a finite number, found {value}")
+    if hint is float and math.isnan(value):
+        raise place.error("expected a number, found nan")
     return _within(value, int, (WHOLE,), place) if hint is int else value
 
 

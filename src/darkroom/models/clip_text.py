@@ -26,6 +26,10 @@ class TextConfig:
     end: Count = 49_407  # the token whose feature is the pooled output
     eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        if self.channels % self.heads:
+            raise ValueError(f"{self.channels} channels do not split into {self.heads} heads")
+
 
 CLIP_L = TextConfig()
 OPENCLIP_H = TextConfig(

@@ -25,6 +25,10 @@ class DistilBertConfig:
     dropout: float = 0.1  # while training: of embeddings and feed-forwards
     attention_dropout: float = 0.1  # while training: of the attention's weights
 
+    def __post_init__(self) -> None:
+        if self.channels % self.heads:
+            raise ValueError(f"{self.channels} channels do not split into {self.heads} heads")
+
 
 DISTILBERT = DistilBertConfig()  # distilbert-base-uncased
 

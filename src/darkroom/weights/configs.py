@@ -80,7 +80,7 @@ class Fields:
     def error(self, name: str, problem: str) -> CheckpointError:
         """An error about one key, with its value."""
         value = SHORT.repr(self.data.get(name))
-        return CheckpointError(f"{self.where}: {name} = {value} {problem}")
+        return CheckpointError(f"{self.where}: {name[:60]} = {value} {problem}")
 
     def finish(self) -> None:
         """Refuse keys that nobody read.

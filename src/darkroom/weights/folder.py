@@ -270,6 +270,8 @@ class Reading:
             raise LayoutError(f"{folder}: {error}") from None
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
+        except ValueError as error:  # sizes that contradict each other
+            raise CheckpointError(f"{where}: {error}") from None
 
     def tensors(self, folder: Path) -> Mapping[str, Tensor]:
         """The weights of one part: the variant that fits, all shards.

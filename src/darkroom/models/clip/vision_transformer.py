@@ -24,6 +24,10 @@ class VisionConfig:
     projection: Count = 512  # P, the width of the space that pictures and texts share; 0 = none
     eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        if self.channels % self.heads:
+            raise ValueError(f"{self.channels} channels do not split into {self.heads} heads")
+
     @property
     def tokens(self) -> int:
         """Patches, and the one that becomes the output."""

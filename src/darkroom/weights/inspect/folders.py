@@ -37,7 +37,8 @@ def inspect_folder(folder: Path) -> FileReport:
             raise Fault("holds no model: no model_index.json, no weights", "name a file in it")
     report = report_of(read_header(chosen))
     config = _json(folder / "config.json")
-    class_name = config.get("_class_name") or next(iter(config.get("architectures") or ()), "")
+    class_name = config.get("_class_name") or config.get("architectures")
+    class_name = class_name[0] if isinstance(class_name, list) and class_name else class_name
     changes: dict[str, Any] = {"path": str(folder), "layout": f"{report.layout} folder".strip()}
     if type(class_name) is str and class_name:
         changes["details"] = {"class": printable(class_name)} | dict(report.details)
@@ -86,7 +87,8 @@ def _pipeline(folder: Path) -> FileReport:
     width, inputs = unet.get("cross_attention_dim"), unet.get("in_channels")
     inputs = inputs if type(inputs) is int else None
     outputs = unet.get("out_channels", 4)
-    beside = inputs - outputs if inputs and type(outputs) is int else 0
+    outputs = outputs if type(outputs) is int else 4
+    beside = inputs - outputs if inputs else 0
     if beside == outputs + 1:  # a mask and masked latents, of however many channels
         beside = 5
     known = lookup(str(index.get("_name_or_path", "")))

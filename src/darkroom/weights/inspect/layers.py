@@ -303,7 +303,7 @@ def _alone(model: nn.Module, size: Size | None, batch: int, part: str = "") -> I
         _divided((height, width), FASTSAM_COARSEST)
         yield Network(part, model, (_empty(batch, 3, height, width),))
     elif isinstance(model, DistilBert):
-        yield Network(part, model, (_ids(batch, SENTENCE),))
+        yield Network(part, model, (_ids(batch, min(SENTENCE, model.config.positions)),))
     elif isinstance(model, DualEncoder):
         image = _empty(batch, 3, *(size or (224, 224)))
         yield Network(part, model, (image, _ids(batch, SENTENCE)))
