@@ -71,7 +71,10 @@ def test_another_hint_with_from_is_refused_or_said(darkroom, line, model_folder,
 
 
 def test_a_hint_of_the_web_ui_that_we_cannot_draw(darkroom, line):
-    text = 'a cat\nSteps: 2, Sampler: DDIM, ControlNet 0: "Module: lineart, Model: net, Weight: 1"'
+    text = (
+        "a cat\nSteps: 2, Sampler: DDIM, CFG scale: 4, Seed: 1, Size: 64x64, "
+        'ControlNet 0: "Module: lineart, Model: net, Weight: 1"'
+    )
     tags = PngImagePlugin.PngInfo()
     tags.add_text("parameters", text)
     Image.new("RGB", (64, 64)).save("a.png", pnginfo=tags)

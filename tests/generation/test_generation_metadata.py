@@ -18,6 +18,7 @@ from sd_parsers import ParserManager
 
 from darkroom.errors import ConfigError
 from darkroom.generation.metadata import (
+    Origin,
     Params,
     SourceImage,
     UsedAnnotator,
@@ -147,6 +148,7 @@ def test_a_text_of_the_web_ui_is_read() -> None:
         guidance=7.0,
         model="sd, v1",
         image=SourceImage(sha256="", strength=0.7),
+        origin=Origin(program="A1111", missing=("RNG: GPU",)),
     )
 
 
@@ -200,8 +202,25 @@ def test_controls_of_the_web_ui_are_read() -> None:
         None,
         None,
     ]
-    old = 'ControlNet 0: "preprocessor: canny, model: x, weight: 1, starting/ending: (0, 1)"'
-    assert infotext.read(f"a\nSteps: 20, Sampler: LMS, {old}").controls == ()
+
+
+def test_controls_of_older_extensions_are_read() -> None:
+    canny = UsedAnnotator(kind="canny", options={"low": 100.0, "high": 200.0})
+    wanted = (UsedControl(net="x", weight=0.5, start=0.1, end=0.9, annotator=canny),)
+    old = (
+        'ControlNet 0: "preprocessor: canny, model: x [d14c016b], weight: 0.5, '
+        'starting/ending: (0.1, 0.9), preprocessor params: (512, 100, 200)"'
+    )
+    flat = (
+        "ControlNet Enabled: True, ControlNet Preprocessor: canny, ControlNet Model: x [d14c016b], "
+        "ControlNet Weight: 0.5, ControlNet Starting Step: 0.1, ControlNet Ending Step: 0.9, "
+        'ControlNet Preprocessor Parameters: "(512, 100, 200)"'
+    )
+    for text in (old, flat, flat.replace("ControlNet ", "ControlNet-0 ")):
+        found = infotext.read(f"a\nSteps: 20, Sampler: LMS, Seed: 1, {text}")
+        assert found.controls == wanted
+        assert found.origin is not None
+        assert found.origin.missing == ("RNG: GPU",)
 
 
 @settings(max_examples=300, deadline=None)

@@ -18,6 +18,8 @@ from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage, fitted
 from darkroom.generation.inpaint import feature as inpainting
 from darkroom.generation.metadata import Params, read_params
+from darkroom.generation.metadata.named import check_local
+from darkroom.generation.metadata.params import LARGEST_BATCH
 from darkroom.generation.picture import Picture
 from darkroom.generation.xl import refiner as refining
 from darkroom.generation.xl import sizes
@@ -38,14 +40,15 @@ def redraw(
     nets: Sequence[controlling.Net | str | os.PathLike[str]] = (),
     refiner: LatentDiffusion | None = None,
     exact: bool = True,
+    remote: bool = False,
 ) -> Picture:
     """The same picture again: bit for bit with the same weights on the same machine.
 
     The whole batch that the picture came from runs again, because arithmetic depends on the size of
-    the batch in its lowest bits; only the one picture is decoded.
+    the batch in its lowest bits; only the one picture is decoded. One of more than 64 runs alone.
 
     Args:
-        picture: a file made by Darkroom or the A1111 web UI, or parameters.
+        picture: a file made by Darkroom or a program that it reads, or parameters.
         image: what the run started from, if it did: parameters hold its hash only.
         edited: the picture of which a part was painted anew, if that was done.
         mask: that part, if it was not the transparent one.
@@ -55,14 +58,18 @@ def redraw(
         nets: those networks; none = by the names in the parameters.
         refiner: the model that did the last steps, if one did.
         exact: refuse other weights and other input pictures.
+        remote: fetch adapters and control networks that the picture names and that are not here.
 
     Raises:
-        ConfigError: without parameters, or without the image or feature that the run needs.
+        ConfigError: without parameters, or without the image or feature that the run needs; or the
+            picture of another program leaves something open.
         ModelMismatchError: when the weights, or those of a LoRA, are not those that drew the
             picture.
         ModelNotFoundError: when a LoRA of the picture is not found by its name.
     """
     params = picture if isinstance(picture, Params) else read_params(picture)
+    if len(params.seeds) > LARGEST_BATCH:
+        params = params.alone()
     if exact and params.fingerprint:
         found = fingerprint(model)
         if found != params.fingerprint:
@@ -82,12 +89,25 @@ def redraw(
         nets=nets,
         refiner=refiner,
         exact=exact,
+        remote=remote,
     )
-    model = with_clip_skip(model, params.clip_skip)
+    model = with_clip_skip(model, clip_skip_of(params, model.family))
     generation = generate(model, params.prompt, *features, **arguments)
     if exact:
         embedding.check_same(generation.params, params)
     return generation.pictures(only=params.index)[0]
+
+
+def clip_skip_of(params: Params, family: str) -> int:
+    """The layers of the text tower that a picture of another program left out, as we count.
+
+    We count from where a model is usually read, which is one layer before the last in SD 2 and XL.
+    ComfyUI and Fooocus count from the last layer; the others leave nothing out of those models.
+    """
+    if params.origin is None or family not in ("sd2", "sdxl", "sdxl-refiner"):
+        return params.clip_skip
+    counted = params.origin.program in ("ComfyUI", "Fooocus")
+    return max(params.clip_skip - 1, 0) if counted else 0
 
 
 def with_clip_skip(model: LatentDiffusion, clip_skip: int) -> LatentDiffusion:
@@ -110,14 +130,25 @@ def arguments_of(
     nets: Sequence[controlling.Net | str | os.PathLike[str]] = (),
     refiner: LatentDiffusion | None = None,
     exact: bool = True,
+    remote: bool = False,
 ) -> tuple[list[Feature], dict[str, Any]]:
     """What to give ``generate`` besides the model and ``params.prompt``.
 
     Fields that the metadata left open stay open, and become the checkpoint's own.
 
     Raises:
-        ConfigError: when the run needs something that the parameters do not hold.
+        ConfigError: when the run needs something that the parameters do not hold, or names what
+            would have to be downloaded, and ``remote`` is not asked for.
     """
+    questions = params.origin.questions if params.origin else {}
+    reasons = [reason for name, reason in questions.items() if name != "model"]
+    if reasons and params.origin:
+        raise ConfigError(
+            f"the picture was drawn by {params.origin.program}, and {'; '.join(reasons)}: decide "
+            "it with replace(read_params(picture), ..., origin=None)"
+        )
+    if not remote:
+        check_local(params, nets=not nets)
     if params.extras:
         names = ", ".join(sorted(params.extras))
         raise ConfigError(f"the picture was made with {names}, which its metadata does not hold")

@@ -83,6 +83,29 @@ def locate(name: str | os.PathLike[str], variant: str | None = None) -> Located:
     raise _not_found(text, path)
 
 
+def needs_network(name: str) -> bool:
+    """Whether ``locate`` would have to download what ``name`` means; opens no connection."""
+    if name.startswith(("//", "\\\\")) or "://" in name:
+        return True  # of another machine, on Windows
+    if name.startswith("hf:"):
+        try:
+            remote = parse_remote(name)
+        except ModelNotFoundError:
+            return True
+        folder = cached_folder(remote)
+        if folder is None:
+            return True
+        return not ((folder / remote.file).is_file() if remote.file else is_complete(folder))
+    local = "/" not in name and (registry.resolve(name) or name in built_in_names())
+    if not name or local or Path(name).expanduser().exists():
+        return False
+    known = lookup(name)
+    if known is None:
+        return False
+    folders = (cached_folder(Remote(copy)) for copy in (known.name, *known.aliases))
+    return not any(folder and is_complete(folder) for folder in folders)
+
+
 def parse_remote(text: str) -> Remote:
     """Take ``hf:owner/name[@revision][:file]`` apart."""
     match = REMOTE.fullmatch(text.removeprefix("hf:"))

@@ -43,6 +43,7 @@ def generate(
     embedding: options.Embeddings = None,
     hypernetwork: options.Hypernetworks = None,
     redraw: options.Redraw = None,
+    allow_remote: options.AllowRemote = False,
     prompts: options.Prompts = None,
     style: options.Styles = None,
     styles: options.StylesFile = None,
@@ -87,6 +88,7 @@ def generate(
         hypernetworks=tuple(hypernetwork or ()),
         refiner=refiner,
         refiner_start=refiner_start,
+        remote=allow_remote,
     ).styled(chosen(style or (), styles))
     pictures = len(said.prompts) * (count or 1)
     where = destination(out, pictures, json=json, preview=preview, no_mark=no_mark)

@@ -170,12 +170,24 @@ def drawn(params: dict[str, Any]) -> dict[str, Any]:
         "guidance": params["guidance"],
         "rescale": params["rescale"],
         "strength": image.get("strength"),
+        "clip skip": params["clip_skip"] + 1 if params["clip_skip"] else None,
+        "refiner": (params["refiner"] or {}).get("name"),
         "model": params["model"],
         "dtype": params["dtype"],
         "drawn with": f"darkroom {params['darkroom']}" if params["darkroom"] else "",
+        **drawn_elsewhere(params["origin"] or {}),
         "notes": params["notes"],
     }
     return {name: value for name, value in told.items() if value not in (None, "", 0, [], {})}
+
+
+def drawn_elsewhere(origin: dict[str, Any]) -> dict[str, Any]:
+    """The same, of the program that drew it; nothing where that was Darkroom."""
+    return {
+        "drawn by": origin.get("program"),
+        "not reproduced": origin.get("missing"),
+        "to be decided": list(origin.get("questions", {}).values()),
+    }
 
 
 def _text(name: str, value: Any) -> str:

@@ -93,6 +93,20 @@ class ControlRequest(Request):
             if len(getattr(self, name)) not in (0, 1, nets):
                 raise usage(f"give one for all {nets} nets, or one for each", f"--{name[:-1]}")
 
+    def named_by(self, redrawn: "Params") -> list[tuple[str, str, str]]:
+        """And its control networks, and those that drew their hints."""
+        found = super().named_by(redrawn)
+        if not self.nets:
+            found += [("control network", control.net, "--net") for control in redrawn.controls]
+        if self.photo and not self.kind and not self.annotator and (old := self._recorded):
+            from darkroom.vision.annotators import KINDS
+
+            kind = KINDS.get(old.kind)
+            files = (old.network,) if old.network else kind.files if kind else ()
+            if old.network or (kind and not kind.optional):
+                found += [("annotator", name, "--kind") for name in files[:1]]
+        return found
+
     @cached_property
     def told(self) -> bool:
         """The model is a depth checkpoint, which is told the map itself and needs no net."""

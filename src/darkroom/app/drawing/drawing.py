@@ -30,8 +30,16 @@ class Job:
 
 def jobs(request: Request, model: "LatentDiffusion") -> list[Job]:
     """Batches, in the order in which the pictures are to appear."""
+    from darkroom.generation.metadata.params import LARGEST_BATCH
+
     redrawn = request.redrawn
     if redrawn and request.is_one_of_a_batch:
+        if len(redrawn.seeds) > LARGEST_BATCH:
+            say(
+                f"--from: one of a batch of {len(redrawn.seeds):,}; it is drawn alone, so its "
+                "lowest bits may differ"
+            )
+            return [Job(redrawn.prompt, (redrawn.seed,))]
         return [Job(redrawn.prompt, redrawn.seeds, redrawn.index)]
     height, width = request.size or model.settings.get("size") or (512, 512)
     small = height * width <= SMALL and not (request.image and not request.size)
@@ -46,9 +54,12 @@ def draw(session: Session, request: Request, preview: bool = False) -> Generator
     with waiting(f"loading {request.model_name}"):
         model = session.model(request.model_name, request.precision, request.device)
     if request.layers_left_out:
-        from darkroom.generation.redraw import with_clip_skip
+        from darkroom.generation.redraw import clip_skip_of, with_clip_skip
 
-        model = with_clip_skip(model, request.layers_left_out)
+        layers = request.layers_left_out
+        if request.redrawn and request.clip_skip is None:
+            layers = clip_skip_of(request.redrawn, model.family)
+        model = with_clip_skip(model, layers)
     refiner = None
     if request.refiner_name:
         with waiting(f"loading {request.refiner_name}"):
@@ -161,6 +172,7 @@ def start(
             request.image,
             refiner=refiner,
             exact=request.is_exact,
+            remote=True,  # what is not allowed was refused before
             **request.inputs(),
         )
         generation = generate(model, job.prompt, *found, *adapters(request), **arguments)

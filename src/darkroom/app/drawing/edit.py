@@ -82,6 +82,14 @@ class EditRequest(Request):
         if self.redrawn and self.redrawn.image:
             raise usage("the picture started from another one too; use Python's redraw", "--from")
 
+    def named_by(self, redrawn: "Params") -> list[tuple[str, str, str]]:
+        """And what found the mask by words."""
+        found, used = super().named_by(redrawn), redrawn.inpaint and redrawn.inpaint.selected
+        if used and not self.mask:
+            found += [] if self.segmenter else [("segmenter", used.segmenter, "--segmenter")]
+            found += [] if self.encoder else [("encoder", used.encoder, "--encoder")]
+        return found
+
     @cached_property
     def how(self) -> "UsedSelection | None":
         """How words lead to the mask: those that were said, over those of the redrawn picture."""

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from darkroom.app.drawing.origin import check_origin, check_remote
 from darkroom.app.drawing.styles import Style
 from darkroom.app.outcome import usage
 from darkroom.app.values import existing
@@ -63,6 +64,7 @@ class Request:
     refiner: str | None = None
     refiner_start: float | None = None
     redrawn: "Params | None" = None  # of the picture given with --from
+    remote: bool = False  # what that picture names may be downloaded
 
     def styled(self, styles: tuple[Style, ...]) -> Self:
         """Itself, its prompts in these styles.
@@ -100,6 +102,10 @@ class Request:
         redrawn = self.redrawn
         if not self.prompts and redrawn is None:
             raise usage("give a PROMPT, or --prompts FILE, or --from PICTURE")
+        if redrawn:
+            check_origin(self, redrawn)
+        if redrawn and not self.remote:
+            check_remote(self.named_by(redrawn))
         self.check_inputs()
         scale = self.guidance if self.guidance is not None else redrawn and redrawn.guidance
         if scale is not None and scale <= 1 and self.negative_at(scale):
@@ -117,6 +123,22 @@ class Request:
         if self.refiner_start is not None and not self.refiner_name:
             raise usage("has no effect without --refiner NAME", "--refiner-start")
         return self
+
+    def named_by(self, redrawn: "Params") -> list[tuple[str, str, str]]:
+        """What the redrawn picture names and this request leaves as it is: what, name, flag."""
+        from darkroom.generation.metadata.named import tagged
+
+        found = [] if self.model else [("model", redrawn.model, "--model")]
+        if redrawn.refiner and not self.refiner:
+            found.append(("model", redrawn.refiner.name, "--refiner"))
+        used = [(lora.name, "LoRA") for lora in redrawn.loras if not self.loras]
+        used += [(e.name, "textual inversion") for e in redrawn.embeddings if not self.embeddings]
+        used += [(h.name, "hypernetwork") for h in redrawn.hypernetworks if not self.hypernetworks]
+        flags = {"LoRA": "--lora", "hypernetwork": "--hypernetwork"}
+        found += [(what, name, flags.get(what, "--embedding")) for name, what in used]
+        if not self.prompts:
+            found += [(what, name, "PROMPT") for what, name in tagged(redrawn)]
+        return found
 
     def check_inputs(self) -> None:
         """The part of ``checked`` about the files that a run starts from."""
@@ -158,7 +180,7 @@ class Request:
     @property
     def is_exact(self) -> bool:
         """Nothing is asked for that would change the picture that is redrawn."""
-        apart = ("redrawn", "device", *self.FILES)
+        apart = ("redrawn", "device", "remote", *self.FILES)
         said = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         return self.redrawn is not None and not set(said) - set(apart)
 
@@ -276,4 +298,4 @@ class Request:
             changes["image"] = SourceImage(sha256="", strength=self.strength or STRENGTH)
         elif image is not None and self.strength is not None:
             changes["image"] = replace(image, strength=self.strength)
-        return replace(params, **changes)
+        return replace(params, origin=None, **changes)

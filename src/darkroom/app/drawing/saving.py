@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from darkroom.app import values
 from darkroom.app.drawing.checking import check_adapters, check_model
+from darkroom.app.drawing.origin import not_reproduced
 from darkroom.app.drawing.request import Request
 from darkroom.app.outcome import Answer, usage
 from darkroom.app.output import SUFFIXES, Output, output
@@ -81,6 +82,9 @@ def draw_and_save(
     from darkroom.app.session import Session
 
     request = replace(said, redrawn=params_of(redraw) if redraw else None).checked()
+    if note := not_reproduced(request.redrawn):
+        say(f"--from: {note}", "yellow")
+        answer.fields["notes"] = [note]
     check_model(request)
     check_adapters(request)
     wanted = request.pictures

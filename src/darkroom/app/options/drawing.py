@@ -103,6 +103,14 @@ Redraw = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote",
+        help="With --from: download what the picture names, if it is not here.",
+        rich_help_panel=FILES,
+    ),
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Prompts, one a line.", rich_help_panel=PICTURE),

@@ -2,6 +2,7 @@
 
 from darkroom.generation.metadata.files import read_params
 from darkroom.generation.metadata.params import (
+    Origin,
     Params,
     SourceImage,
     UsedAnnotator,
@@ -17,6 +18,7 @@ from darkroom.generation.metadata.params import (
 )
 
 __all__ = [
+    "Origin",
     "Params",
     "SourceImage",
     "UsedAnnotator",

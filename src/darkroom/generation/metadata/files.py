@@ -4,20 +4,21 @@ Two texts travel: A1111's ``parameters`` for other programs, and our JSON, which
 """
 
 import json
-import zlib
+from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.errors import ConfigError
 from darkroom.generation.metadata import exif, infotext
+from darkroom.generation.metadata.chunks import OURS, THEIRS, described, mapping, texts_of
 from darkroom.generation.metadata.params import Params
+from darkroom.generation.metadata.programs import comfyui, fooocus, invokeai, novelai
 from darkroom.images import ImageLike, peek
 
 LIMIT = 60_000  # bytes of metadata: an EXIF block must be below 64 kB, and Pillow distrusts more
-_KEY = "darkroom"
-_NOTE = b"Darkroom\0"
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
@@ -46,7 +47,7 @@ def options(params: Params, format: str, *, mark: bool, describe: bool) -> dict[
     data = json.dumps(params.to_plain(), ensure_ascii=False, separators=(",", ":"))
     if format == "PNG":
         return {"pnginfo": _png(text, data if describe else "", software, xmp.decode())}
-    note = _NOTE + _packed(data) if describe else b""
+    note = exif.packed(data) if describe else b""
     block = exif.build(text, note, software)
     if (
         len(block) + len(xmp) > LIMIT
@@ -60,38 +61,64 @@ def options(params: Params, format: str, *, mark: bool, describe: bool) -> dict[
 
 
 def read_params(picture: ImageLike) -> Params:
-    """How a picture was drawn: from our own metadata, or else from an A1111 text.
+    """How a picture was drawn: from our own metadata, or else from another program's.
+
+    A1111's text (also of Forge, SD.Next, reForge), and what ComfyUI, InvokeAI, Fooocus and NovelAI
+    write. ``Params.origin`` says what of theirs is not reproduced.
 
     Raises:
         ImageError: if the file is no picture.
-        ConfigError: if the picture carries no parameters.
+        ConfigError: if the picture carries no parameters, or such as cannot be read.
     """
     opened = peek(picture)
-    info = opened.info
-    tags = opened.getexif().get_ifd(exif.EXIF_IFD) if "exif" in info else {}
-    note = exif.maker_note(tags)
-    ours = info.get(_KEY)
-    if isinstance(ours, str) or note.startswith(_NOTE):
-        data = ours if isinstance(ours, str) else _unpacked(note.removeprefix(_NOTE))
-        try:
-            plain = json.loads(data)
-        except ValueError:
-            plain = None
-        if isinstance(plain, dict):
-            return Params.from_plain(plain)
-    theirs = info.get("parameters") or exif.user_comment(tags)
-    if not isinstance(theirs, str) or not theirs:
-        raise ConfigError(
-            "the picture carries no generation parameters: neither Darkroom's nor A1111's; "
-            "programs that re-encode pictures remove them"
-        )
-    return infotext.read(theirs)
+    texts = texts_of(opened)
+    for read in READERS:
+        if found := read(texts):
+            return found
+    if opened.format == "PNG" and _has_more(opened):
+        return read_params(opened)
+    holds = f"; its texts: {described(texts)}" if texts else ""
+    raise ConfigError(
+        "the picture carries no generation parameters that Darkroom reads; programs that re-encode "
+        f"pictures remove them{holds}"
+    )
+
+
+def _ours(texts: Mapping[str, str]) -> Params | None:
+    plain = mapping(texts.get(OURS, ""))
+    return Params.from_plain(plain) if plain else None
+
+
+def _a1111(texts: Mapping[str, str]) -> Params | None:
+    """A1111's text; None where there is none, or where another program may have said more."""
+    if not texts.get(THEIRS):
+        return None
+    try:
+        return infotext.read(texts[THEIRS])
+    except ConfigError:
+        if set(texts) & OF_OTHERS:
+            return None
+        raise
+
+
+OF_OTHERS = frozenset((*invokeai.CHUNKS, "prompt", "workflow", "Comment"))
+READERS = (_ours, fooocus.read, _a1111, comfyui.read, invokeai.read, novelai.read)
+
+
+def _has_more(picture: Image.Image) -> bool:
+    """Whether texts of a PNG file lie behind its pixels, where Pillow sees them late."""
+    before = len(picture.info)
+    try:
+        picture.load()
+    except Exception:  # Pillow raises almost anything on damage
+        return False
+    return len(picture.info) > before
 
 
 def _png(text: str, data: str, software: str | None, xmp: str) -> PngInfo:
     info = PngInfo()
     size = len(text.encode()) + len(data.encode()) + len(xmp.encode())
-    for key, value in (("parameters", text), (_KEY, data), ("Software", software or "")):
+    for key, value in (("parameters", text), (OURS, data), ("Software", software or "")):
         if not value:
             continue
         if _latin(value):
@@ -114,18 +141,6 @@ def _latin(text: str) -> bool:
 
 def _xmp(software: str) -> str:
     return _XMP.format(software=escape(software, {'"': "&quot;"}), source=_SOURCE_TYPE)
-
-
-def _packed(text: str) -> bytes:
-    return zlib.compress(text.encode(), 9)
-
-
-def _unpacked(data: bytes) -> str:
-    """At most 1 MB: a few bytes of hostile input may stand for gigabytes."""
-    try:
-        return zlib.decompressobj().decompress(data, 1_000_000).decode()
-    except (zlib.error, UnicodeDecodeError):
-        return ""
 
 
 def _check(size: int) -> None:

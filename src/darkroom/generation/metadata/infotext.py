@@ -1,54 +1,57 @@
 """The ``parameters`` text of AUTOMATIC1111's web UI, which most programs read.
 
-The grammar: the prompt; a line that starts with ``Negative prompt:``; last a line of ``Key: value``
-pairs, at least three, separated by commas; a value with a comma, colon or newline is a JSON string.
+The grammar: the prompt; a line that starts with ``Negative prompt:``; a line of ``Key: value``
+pairs, at least three, that starts with ``Steps:``; extensions add lines after it.
 """
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from darkroom.errors import ConfigError
+from darkroom.generation.metadata.chunks import number, shown, unsaid, whole
+from darkroom.generation.metadata.controlnet import controls, plain, unit
+from darkroom.generation.metadata.methods import SPACINGS, WRITTEN, of_a1111
+from darkroom.generation.metadata.pairs import pairs, quote
 from darkroom.generation.metadata.params import (
+    Origin,
     Params,
     SourceImage,
-    UsedAnnotator,
-    UsedControl,
     UsedInpaint,
+    UsedRefiner,
 )
-from darkroom.sampling.table import TABLE
 
-SAMPLERS: Mapping[str, str] = {name: next(iter(row.a1111), name) for name, row in TABLE.items()}
-SPACINGS: Mapping[str, str] = {
-    "karras": "Karras",
-    "exponential": "Exponential",
-    "leading": "DDIM",
-    "trailing": "Simple",
-    "linspace": "Uniform",
-    "beta": "Beta",
-    "sgm_uniform": "SGM Uniform",
-}
-ANNOTATORS: Mapping[str, tuple[str, ...]] = {  # by kind: what the extension calls it; A and B
-    "canny": ("canny", "low", "high"),
-    "depth": ("depth_midas",),
-    "normal": ("normal_midas", "background"),
-    "scribble": ("scribble_xdog", "threshold"),  # without a network
-    "hed": ("softedge_hed",),
-    "mlsd": ("mlsd", "score", "length"),
-    "seg": ("seg_ufade20k",),
-    "openpose": ("openpose",),
-}
-THRESHOLDS = ("Threshold A", "Threshold B")
-_KINDS = {row[0]: kind for kind, row in ANNOTATORS.items()}
-_SAMPLER_NAMES = {theirs.lower(): ours for ours, theirs in SAMPLERS.items()}
-_SPACING_NAMES = {theirs.lower(): ours for ours, theirs in SPACINGS.items()} | {
-    "normal": "linspace",
-}
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_UNIT = re.compile(r"ControlNet (\d{1,3})", re.ASCII)
 _NEGATIVE = "Negative prompt:"
-GUESSING = "ControlNet is more important"  # acts on the prompt's side alone, as guess mode
+_STEPS = re.compile(r"\s*+Steps:\s*+\d++\s*+(?:,|\Z)")
+_TEMPLATE = re.compile(r"^(?:Negative )?Template:", re.MULTILINE)  # of dynamic prompts
+_SIZE = re.compile(r"(\d{1,6})\s?[x\u00d7]\s?(\d{1,6})", re.ASCII)
+_MODEL_END = re.compile(r"(?:\.(?:safetensors|ckpt))?(?: \[[0-9a-fA-F]{6,64}\])?\Z")
+MAIN = frozenset(  # keys that a line of parameters has, whatever it starts with
+    ("steps", "sampler", "cfg scale", "seed", "size", "model", "model hash", "schedule type")
+)
+# Keys that change nothing in the picture, or name what is named elsewhere.
+SILENT = frozenset((
+    "model hash", "lora hashes", "ti hashes", "hashes", "version", "user", "batch size",
+    "batch pos", "vae hash", "app", "backend", "created date", "civitai resources",
+    "civitai metadata", "template", "negative template", "init image hash", "parser", "pipeline",
+    "software", "hypernet hash", "time taken", "steps", "seed", "size", "model", "sampler",
+    "cfg scale", "schedule type", "scheduler", "clip skip", "original prompt",
+    "original negative prompt",
+))  # fmt: skip
+# Values that a key has where it does nothing.
+IDLE: Mapping[str, tuple[str, ...]] = {
+    "rng": ("cpu",),
+    "vae": ("automatic",),
+    "emphasis": ("original",),
+    "mask mode": ("inpaint masked",),
+    "masked content": ("original",),
+    "conditional mask weight": ("1", "1.0"),
+    "noise multiplier": ("1", "1.0"),
+    "image cfg scale": ("1.5",),
+    "eta ddim": ("0", "0.0"),
+    "noise schedule": ("default",),
+}
 
 
 def write(params: Params) -> str:
@@ -58,30 +61,30 @@ def write(params: Params) -> str:
     source = params.image or inpaint or params.depth
     fields: dict[str, Any] = {
         "Steps": params.steps,
-        "Sampler": SAMPLERS.get(params.sampler, params.sampler),
-        "Schedule type": SPACINGS.get(params.spacing, params.spacing or "Automatic"),
-        "CFG scale": _number(params.guidance),
+        "Sampler": WRITTEN.get(params.sampler, params.sampler),
+        "Schedule type": _schedule(params.spacing),
+        "CFG scale": plain(params.guidance),
         "Seed": params.seed,
         "Size": f"{width}x{height}",
         "Model": params.model or None,
-        "Denoising strength": _number(source.strength) if source and source.strength else None,
+        "Denoising strength": plain(source.strength) if source and source.strength else None,
         "Mask blur": inpaint.feather if inpaint else None,
         "Inpaint area": "Only masked" if inpaint and inpaint.only_masked else None,
         "Masked area padding": inpaint.padding if inpaint and inpaint.only_masked else None,
-        "CFG Rescale": _number(params.rescale) if params.rescale else None,
+        "CFG Rescale": plain(params.rescale) if params.rescale else None,
         "Clip skip": params.clip_skip + 1 if params.clip_skip else None,  # 1 is the last layer
         "Refiner": params.refiner.name if params.refiner else None,
-        "Refiner switch at": _number(params.refiner.start) if params.refiner else None,
+        "Refiner switch at": plain(params.refiner.start) if params.refiner else None,
         "TI hashes": ", ".join(f"{e.name}: {e.sha256[:12]}" for e in params.embeddings if e.sha256)
         or None,
-        **{f"ControlNet {i}": _unit(used) for i, used in enumerate(params.controls)},
+        **{f"ControlNet {i}": unit(used) for i, used in enumerate(params.controls)},
         "RNG": "CPU",
         "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
         "Batch pos": params.index if len(params.seeds) > 1 else None,
         "Version": f"darkroom {params.darkroom}",
     }
     pairs = ", ".join(
-        f"{key}: {_quote(value)}" for key, value in fields.items() if value is not None
+        f"{key}: {quote(value)}" for key, value in fields.items() if value is not None
     )
     negative = f"\n{_NEGATIVE} {params.negative}" if params.negative else ""
     return f"{params.prompt}{negative}\n{pairs}".strip()
@@ -93,144 +96,184 @@ def read(text: str) -> Params:
     Raises:
         ConfigError: when the text has no line of parameters.
     """
-    *lines, last = text.strip().split("\n")
-    pairs = _PAIR.findall(last)
-    if len(pairs) < 3:
-        raise ConfigError("no generation parameters: expected a last line like 'Steps: 20, ...'")
+    head, tail = _parted(text.replace("\r\n", "\n").strip())
+    prompt, negative = _prompts(head)
+    named: dict[str, str] = {}  # keys as they are written
+    fields: dict[str, str] = {}
+    for key, value in pairs(tail):
+        if key.lower() not in fields:
+            named[key.lower()] = key
+            fields[key.lower()] = value
+    return _Reading(named, fields).params(prompt, negative)
+
+
+class _Reading:
+    """From the pairs of one text to parameters; ``used`` are the keys that were understood."""
+
+    def __init__(self, named: Mapping[str, str], fields: Mapping[str, str]) -> None:
+        self.named, self.fields = named, fields
+        self.used: set[str] = set(SILENT)
+        self.hires = any(key.startswith(("hires", "first pass size")) for key in fields)
+
+    def params(self, prompt: str, negative: str | None) -> Params:
+        fields, questions = self.fields, dict[str, str]()
+        program = _program(fields)
+        ours = program == "Darkroom"
+        method = of_a1111(
+            fields.get("sampler", ""), fields.get("schedule type") or fields.get("scheduler", "")
+        )
+        steps, seed = whole(fields.get("steps")), whole(fields.get("seed"))
+        scale, size = number(fields.get("cfg scale")), _size(fields.get("size", ""))
+        strength = 0.0 if self.hires else number(self._taken("denoising strength")) or 0.0
+        inpaint = self._inpaint(strength)
+        found = controls(fields)
+        self.used |= found.keys()
+        if program != "SD.Next" and not ours and scale is not None and scale < 1:
+            questions["guidance"] = (
+                f"its CFG scale {scale:g} follows the negative prompt, which Darkroom does not do"
+            )
+        if not ours:
+            questions |= unsaid(
+                steps=steps,
+                seed=seed,
+                guidance=scale,
+                size=size if any(size) or strength else None,
+                model=fields.get("model") or None,
+            )
+        options = dict(method.options)
+        self._eta(method.sampler, options)
+        rescale = number(self._taken("cfg rescale")) or 0.0
+        refiner = self._refiner()
+        return Params(
+            prompt=prompt,
+            negative=negative,
+            seeds=(seed or 0,),
+            steps=steps or 0,
+            sampler=method.sampler,
+            spacing=method.spacing,
+            options={} if ours else options,
+            size=size,
+            guidance=1.0 if scale is None else scale,
+            rescale=min(max(rescale, 0.0), 1.0),
+            clip_skip=max((whole(fields.get("clip skip")) or 0) - 1, 0),
+            image=SourceImage(sha256="", strength=strength) if strength and not inpaint else None,
+            inpaint=inpaint,
+            controls=tuple(control for control in found.values() if control),
+            refiner=refiner,
+            model=fields.get("model", ""),
+            origin=None
+            if ours and not method.questions
+            else Origin(
+                program=program,
+                missing=() if ours else tuple(self._missing()),
+                questions={**method.questions, **questions},
+            ),
+        )
+
+    def _taken(self, key: str) -> str | None:
+        self.used.add(key)
+        return self.fields.get(key)
+
+    def _inpaint(self, strength: float) -> UsedInpaint | None:
+        if "mask blur" not in self.fields or self.hires:
+            return None
+        return UsedInpaint(
+            strength=min(strength or 1.0, 1.0),
+            feather=min(whole(self._taken("mask blur")) or 0, 256),
+            only_masked=self._taken("inpaint area") == "Only masked",
+            padding=whole(self._taken("masked area padding")) or 0,
+        )
+
+    def _refiner(self) -> UsedRefiner | None:
+        name = self._taken("refiner") or "None"
+        start = number(self._taken("refiner switch at"))
+        start = 0.8 if start is None else start
+        if name == "None" or not 0 < start < 1:
+            return None
+        return UsedRefiner(name=_MODEL_END.sub("", name), start=start)
+
+    def _eta(self, sampler: str, options: dict[str, Any]) -> None:
+        """What the samplers of both take."""
+        eta = number(self.fields.get("eta ddim")) or number(self.fields.get("eta"))
+        if sampler == "ddim" and eta is not None and 0 <= eta <= 1:
+            options["eta"] = eta
+            self.used |= {"eta", "eta ddim"}
+
+    def _missing(self) -> Iterator[str]:
+        """What is left: said as the text says it, many settings of one kind in one word."""
+        left = [key for key in self.fields if key not in self.used and not self._is_idle(key)]
+        kinds: dict[str, int] = {}
+        for key in left:
+            kinds[_kind(key)] = kinds.get(_kind(key), 0) + 1
+        told = set[str]()
+        for key in left:
+            kind = _kind(key)
+            if kinds[kind] < 4 or kind == "hires":
+                value = self.fields[key]
+                said = "" if value.lower() == "true" else f": {shown(value, 40)}"
+                yield shown(self.named[key], 40) + said
+            elif kind not in told:
+                told.add(kind)
+                yield f"{shown(re.split('[ _]', self.named[key])[0], 40)} ({kinds[kind]} settings)"
+        if "rng" not in self.fields:
+            yield "RNG: GPU"  # what it draws noise with unless it says otherwise
+
+    def _is_idle(self, key: str) -> bool:
+        value = self.fields[key].strip().lower()
+        return value in ("", "none", "false") or value in IDLE.get(key, ())
+
+
+def _program(fields: Mapping[str, str]) -> str:
+    version = fields.get("version", "").strip()
+    if version.startswith("darkroom"):
+        return "Darkroom"
+    if "app" in fields:
+        return shown(fields["app"], 40)
+    if re.match(r"f\d|neo|classic", version):
+        return "Forge"
+    if version.startswith(("Fooocus", "ComfyUI", "Easy Diffusion")):
+        return shown(version, 40)
+    return "A1111"
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The prompts, and everything from the line of parameters on."""
+    lines = text.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    for i in reversed(range(len(lines))):
+        if _STEPS.match(lines[i]) and len(list(islice(pairs(lines[i]), 3))) == 3:
+            tail = text[starts[i] :]
+            end = _TEMPLATE.search(tail)
+            return text[: max(starts[i] - 1, 0)], tail[: end.start()] if end else tail
+    for i in reversed(range(len(lines))):
+        keys = {key.lower() for key, _ in pairs(lines[i])}
+        if len(keys) >= 3 and len(keys & MAIN) >= 2:
+            return text[: max(starts[i] - 1, 0)], text[starts[i] :]
+    raise ConfigError(
+        "no generation parameters: expected a line like 'Steps: 20, Sampler: Euler, Seed: 1, ...'"
+    )
+
+
+def _prompts(head: str) -> tuple[str, str | None]:
     prompt, negative = [], []
     current = prompt
-    for line in map(str.strip, lines):
+    for line in map(str.strip, head.split("\n")):
         if line.startswith(_NEGATIVE):
             current, line = negative, line.removeprefix(_NEGATIVE).strip()
         current.append(line)
-    fields = {key: _unquote(value) for key, value in pairs}
-    sampler, spacing = _sampler(fields.get("Sampler", ""), fields.get("Schedule type", ""))
-    strength = _float(fields.get("Denoising strength"))
-    inpaint = "Mask blur" in fields
-    return Params(
-        prompt="\n".join(prompt),
-        negative="\n".join(negative) or None,
-        seeds=(_int(fields.get("Seed")),),
-        steps=_int(fields.get("Steps")),
-        sampler=sampler,
-        spacing=spacing,
-        size=_size(fields.get("Size", "")),
-        guidance=_float(fields.get("CFG scale")) or 1.0,
-        rescale=_float(fields.get("CFG Rescale")) or 0.0,
-        clip_skip=max(_int(fields.get("Clip skip")) - 1, 0),
-        image=SourceImage(sha256="", strength=strength) if strength and not inpaint else None,
-        inpaint=_inpaint(fields, strength) if inpaint else None,
-        controls=_controls(fields),
-        model=fields.get("Model", ""),
-    )
+    return "\n".join(prompt), "\n".join(negative) or None
 
 
-def _inpaint(fields: Mapping[str, str], strength: float) -> UsedInpaint:
-    return UsedInpaint(
-        strength=strength or 1.0,
-        feather=_int(fields["Mask blur"]),
-        only_masked=fields.get("Inpaint area") == "Only masked",
-        padding=_int(fields.get("Masked area padding")),
-    )
+def _kind(key: str) -> str:
+    return re.split("[ _]", key)[0]
 
 
-def _unit(used: UsedControl) -> str:
-    """As the ControlNet extension says it; it takes neither commas nor colons in a value."""
-    drew = used.annotator
-    module, *names = ANNOTATORS.get(drew.kind, (drew.kind,)) if drew else ("none",)
-    options = drew.options if drew else {}
-    if drew and drew.network and module == "scribble_xdog":
-        module, names = "scribble_hed", []
-    name = re.sub(r"\.(safetensors|pth|ckpt|pt|bin)$", "", re.split(r"[/\\]", used.net)[-1])
-    fields: dict[str, Any] = {
-        "Module": module,
-        "Model": re.sub("[,:]", "_", name) or "None",
-        "Weight": _number(used.weight),
-        "Resize Mode": "Crop and Resize",
-        "Processor Res": options.get("resolution"),
-        **{
-            key: _number(options[name])
-            for key, name in zip(THRESHOLDS, names, strict=False)
-            if name in options
-        },
-        "Guidance Start": _number(used.start),
-        "Guidance End": _number(used.end),
-        "Pixel Perfect": "resolution" not in options,
-        "Control Mode": GUESSING if used.guess else "Balanced",
-    }
-    return ", ".join(f"{key}: {value}" for key, value in fields.items() if value is not None)
-
-
-def _controls(fields: Mapping[str, str]) -> tuple[UsedControl, ...]:
-    found: list[UsedControl] = []
-    units = {int(m[1]): fields[m[0]] for key in fields if (m := _UNIT.fullmatch(key))}
-    for _, text in sorted(units.items()):
-        said = dict(part.split(": ", 1) for part in text.split(", ") if ": " in part)
-        module = said.get("Module", "none")
-        if "Model" not in said:  # of an extension before 2023
-            continue
-        kind = _KINDS.get(module, module)
-        names = ANNOTATORS.get(kind, ())[1:]
-        options: dict[str, Any] = {
-            name: _float(said[key])
-            for key, name in zip(THRESHOLDS, names, strict=False)
-            if key in said
-        }
-        if kind in ANNOTATORS and kind != "canny" and said.get("Pixel Perfect") != "True":
-            resolution = _int(said.get("Processor Res"))
-            options |= {"resolution": resolution} if resolution > 0 else {}
-        drew = UsedAnnotator(kind=kind, options=options)
-        found.append(
-            UsedControl(
-                net="" if said["Model"] == "None" else re.sub(r" \[\w+\]$", "", said["Model"]),
-                weight=_float(said.get("Weight", "1")),
-                start=_float(said.get("Guidance Start")),
-                end=_float(said.get("Guidance End", "1")),
-                guess=said.get("Control Mode") == GUESSING,
-                annotator=None if module.lower() == "none" else drew,
-            )
-        )
-    return tuple(found)
-
-
-def _sampler(name: str, schedule: str) -> tuple[str, str]:
-    """Our names; old texts say both in one, as in "DPM++ 2M Karras"."""
-    name, schedule = name.strip().lower(), schedule.strip().lower()
-    for suffix in ("karras", "exponential"):
-        if name.endswith(f" {suffix}"):
-            name, schedule = name.removesuffix(suffix).strip(), schedule or suffix
-    return _SAMPLER_NAMES.get(name, ""), _SPACING_NAMES.get(schedule, "")
-
-
-def _quote(value: Any) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ",:\n") else text
-
-
-def _unquote(value: str) -> str:
-    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
-        return value.strip()
-    try:
-        return str(json.loads(value))
-    except ValueError:
-        return value
-
-
-def _number(value: float) -> str:
-    return repr(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _float(text: str | None) -> float:
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
-
-
-def _int(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"-?\d{1,20}", text) else 0
+def _schedule(spacing: str) -> str:
+    return SPACINGS[spacing][0] if spacing in SPACINGS else spacing or "Automatic"
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
+    match = _SIZE.fullmatch(text.strip())
     return (int(match[2]), int(match[1])) if match else (0, 0)

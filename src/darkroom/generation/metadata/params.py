@@ -1,12 +1,13 @@
 """Everything that decides a picture, as plain data that fits into its file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkroom.config import from_dict, to_dict
 from darkroom.errors import ConfigError
 
+LARGEST_BATCH = 64  # pictures; one of a larger batch is drawn again alone
 FORMAT = 1  # of the JSON; raised when a field changes its meaning
 
 
@@ -135,6 +136,15 @@ class UsedSizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Another program that drew a picture, and how far its text tells how."""
+
+    program: str
+    missing: tuple[str, ...] = ()  # what it did that Darkroom does not do again
+    questions: Mapping[str, str] = field(default_factory=dict)  # why a field must be said, by field
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """How one picture was drawn. With the same weights it draws the same picture again.
 
@@ -174,6 +184,7 @@ class Params:
     device: str = ""
     threads: int = 0  # of the CPU; another number may change the lowest bits
     notes: tuple[str, ...] = ()  # what went otherwise than asked
+    origin: Origin | None = None  # None = Darkroom drew it
     darkroom: str = ""  # version
     torch: str = ""  # version
 
@@ -181,6 +192,10 @@ class Params:
     def seed(self) -> int:
         """Of this picture."""
         return self.seeds[self.index]
+
+    def alone(self) -> "Params":
+        """Itself, drawn alone instead of in its batch; its lowest bits may differ."""
+        return replace(self, seeds=(self.seed,), index=0)
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-ready data that ``from_plain`` turns back into an equal value."""
