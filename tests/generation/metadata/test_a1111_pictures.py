@@ -10,9 +10,10 @@ from PIL import Image, PngImagePlugin
 
 from darkroom.errors import ConfigError
 from darkroom.generation.metadata import Params, infotext, read_params
-from darkroom.generation.metadata.methods import ROWS, SPACINGS, of_a1111
+from darkroom.generation.metadata.methods import SPACINGS, of_a1111
 from darkroom.generation.metadata.pairs import pairs
 from darkroom.names import SAMPLER_NAMES, SPACING_NAMES
+from darkroom.sampling.table import TABLE
 
 MAIN = "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x768, Model: m"
 
@@ -47,6 +48,12 @@ def png(**texts: str) -> bytes:
         ("DPM++ 2M", "dpmpp_2m", "linspace"),
         ("DPM++ 2M SDE Exponential", "dpmpp_2m_sde", "exponential"),
         ("DPM++ 3M SDE Karras", "dpmpp_3m_sde", "karras"),
+        ("DPM++ SDE Karras", "dpmpp_sde", "karras"),
+        ("DPM++ 2S a Karras", "dpmpp_2s", "karras"),
+        ("DPM2 a", "dpm2_ancestral", "linspace"),
+        ("Euler, Schedule type: Beta", "euler", "beta"),
+        ("Euler, Schedule type: SGM Uniform", "euler", "sgm_uniform"),
+        ("Euler SGM Uniform", "euler", "sgm_uniform"),
         ("DDIM", "ddim", "leading"),
         ("PLMS", "pndm", "leading"),
         ("LCM", "lcm", ""),
@@ -84,18 +91,18 @@ def test_unknown_methods_are_never_the_default(said, wanted) -> None:
     assert questions(params) == wanted
 
 
-def test_every_row_of_the_table_is_read_as_soon_as_the_sampler_is_there() -> None:
-    for row in ROWS:
-        for label in filter(None, (row.label, *row.aliases)):
-            method = of_a1111(f"{label} Karras", "")
-            known = row.sampler in SAMPLER_NAMES
-            assert method.sampler == (row.sampler if known else "")
-            assert ("sampler" in method.questions) is not known
+def test_every_row_of_the_table_is_read() -> None:
+    for name, row in TABLE.items():
+        for label, options in row.a1111.items():
+            for said in (f"{label} Karras", f"{label.upper()} karras"):
+                method = of_a1111(said, "")
+                assert (method.sampler, method.spacing) == (name, "karras")
+                assert (method.options, method.questions) == (options, {})
+            assert of_a1111(label, "Automatic").spacing == row.automatic
     for spacing, labels in SPACINGS.items():
         for label in labels:
-            method = of_a1111("Euler", label)
-            assert method.spacing == (spacing if spacing in SPACING_NAMES else "")
-    assert of_a1111("DPM++ 2M SDE Heun", "Karras").options == {"solver": "heun"}
+            assert of_a1111("Euler", label).spacing == spacing
+    assert set(SPACINGS) == set(SPACING_NAMES)
 
 
 def test_what_we_write_we_read_as_the_same_method() -> None:

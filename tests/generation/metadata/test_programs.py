@@ -316,7 +316,7 @@ def test_fooocus_is_read() -> None:
     assert params.model == "juggernautXL_v8Rundiffusion"
     assert missing(params) == (
         "adm_guidance: (1.5, 0.8, 0.3)", "sharpness: 2",
-        "the noise that its samplers add at each step",
+        "the noise that its sampler adds at each step",
     )  # fmt: skip
     found = ParserManager().parse(io.BytesIO(data))
     assert found is not None

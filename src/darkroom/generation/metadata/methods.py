@@ -1,64 +1,15 @@
-"""What other programs call samplers and spacings: one row for each, and how to read their names."""
+"""What other programs call samplers and spacings, and how their names are read.
+
+Names of samplers are in the rows of ``darkroom.sampling.table``, those of spacings here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.names import SAMPLER_NAMES, SPACING_NAMES
+from darkroom.names import SPACING_NAMES
+from darkroom.sampling.table import TABLE
 
-
-@dataclass(frozen=True)
-class Row:
-    """One sampler.
-
-    Attributes:
-        sampler: Darkroom's name.
-        label: A1111's; "" = it has none.
-        automatic: the spacing that A1111 takes with it where none is named; "" = the model's own.
-        k: the names in k-diffusion's style: ComfyUI, Fooocus, and NovelAI with ``k_`` before them.
-        invoke: InvokeAI's, without the ``_k`` of its Karras levels.
-        options: with which it is theirs; none = the checkpoint's.
-        aliases: further labels of A1111's relatives (SD.Next, Forge).
-    """
-
-    sampler: str
-    label: str = ""
-    automatic: str = ""
-    k: tuple[str, ...] = ()
-    invoke: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-
-
-ROWS = (
-    Row("euler", "Euler", "linspace", ("euler", "ddim"), ("euler",)),  # ComfyUI's ddim is Euler
-    Row("euler_ancestral", "Euler a", "linspace", ("euler_ancestral",), ("euler_a",)),
-    Row("heun", "Heun", "linspace", ("heun",), ("heun",)),
-    Row("lms", "LMS", "linspace", ("lms",), ("lms",)),
-    Row("dpm2", "DPM2", "karras", ("dpm_2",), ("kdpm_2", "dpm_2"), aliases=("KDPM2",)),
-    Row("dpm2_ancestral", "DPM2 a", "karras", ("dpm_2_ancestral",), ("kdpm_2_a", "dpm_2_a"),
-        aliases=("KDPM2 a",)),
-    Row("dpmpp_2s", "DPM++ 2S a", "karras", ("dpmpp_2s_ancestral",), ("dpmpp_2_a",)),
-    Row("dpmpp_sde", "DPM++ SDE", "karras", ("dpmpp_sde", "dpmpp_sde_gpu"), ("dpmpp_sde",),
-        aliases=("DPM SDE",)),
-    Row("dpmpp_2m", "DPM++ 2M", "karras", ("dpmpp_2m",), ("dpmpp_2m", "dpmpp_2")),
-    Row("dpmpp_2m", invoke=("dpmpp_3m",), options={"order": 3}),
-    Row("dpmpp_2m_sde", "DPM++ 2M SDE", "exponential", ("dpmpp_2m_sde", "dpmpp_2m_sde_gpu"),
-        ("dpmpp_2m_sde",)),
-    Row("dpmpp_2m_sde", "DPM++ 2M SDE Heun", "exponential",
-        ("dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu"), options={"solver": "heun"}),
-    Row("dpmpp_3m_sde", "DPM++ 3M SDE", "exponential", ("dpmpp_3m_sde", "dpmpp_3m_sde_gpu")),
-    Row("dpm_singlestep", "DPM++ 2S", "", (), ("dpmpp_2s",)),
-    Row("deis", "DEIS", "linspace", ("deis",), ("deis",)),
-    Row("unipc", "UniPC", "linspace", ("uni_pc",), (), {"order": 3, "scale": "bh1"}),
-    Row("unipc", k=("uni_pc_bh2",), options={"order": 3, "scale": "bh2"}),
-    Row("unipc", invoke=("unipc",)),
-    Row("ddpm", "DDPM", "leading", ("ddpm",), ("ddpm",)),
-    Row("ddim", "DDIM", "leading", (), ("ddim",)),
-    Row("pndm", "PLMS", "leading", ("plms",), ("pndm", "plms"), aliases=("PNDM",)),
-    Row("lcm", "LCM", "", ("lcm",), ("lcm",)),
-    Row("tcd", "TCD", "", ("tcd",), ("tcd",)),
-)  # fmt: skip
 SPACINGS: Mapping[str, tuple[str, ...]] = {  # by ours: A1111's labels, the first one is written
     "karras": ("Karras",),
     "exponential": ("Exponential", "Polyexponential"),
@@ -68,9 +19,7 @@ SPACINGS: Mapping[str, tuple[str, ...]] = {  # by ours: A1111's labels, the firs
     "sgm_uniform": ("SGM Uniform", "SGMUniform", "sgm_uniform"),
     "beta": ("Beta",),
 }
-WRITTEN: Mapping[str, str] = {  # A1111's labels of samplers, by ours; the first row counts
-    row.sampler: row.label for row in reversed(ROWS) if row.label
-}
+WRITTEN: Mapping[str, str] = {name: next(iter(row.a1111), name) for name, row in TABLE.items()}
 
 
 @dataclass(frozen=True)
@@ -92,40 +41,37 @@ def of_a1111(name: str, schedule: str) -> Method:
     Before version 1.9 one name said both, as in "DPM++ 2M Karras"; without a schedule it meant the
     uniform one. Since then "Automatic" is the sampler's own.
     """
-    label, said = name.strip(), schedule.strip()
-    row = _A1111.get(_folded(label))
-    if row is None:
+    label, said = _folded(name), _folded(schedule)
+    if label not in _A1111:
         for theirs in sorted(_SPACING, key=len, reverse=True):
-            if _folded(label).endswith(f" {theirs}"):
-                label, said = label[: -len(theirs)].strip(), said or theirs
-                row = _A1111.get(_folded(label))
+            if label.endswith(f" {theirs}"):
+                label, said = label.removesuffix(theirs).strip(), said or theirs
                 break
-    if _folded(said) == "automatic" or (not said and row and row.automatic in ("", "leading")):
-        spacing = row.automatic if row else ""
-    elif not said:
-        spacing = "linspace"
-    else:
-        return _made(row, name, said, _SPACING.get(_folded(said)))
-    return _made(row, name, spacing, spacing)
+    automatic = TABLE[_A1111[label][0]].automatic if label in _A1111 else ""
+    if said not in ("", "automatic"):
+        return _made(label, _A1111, name, schedule or said, _SPACING.get(said))
+    if not said and (label not in _A1111 or automatic not in ("", "leading")):
+        automatic = "linspace"
+    return _made(label, _A1111, name, automatic, automatic)
 
 
 def of_k(name: str, scheduler: str) -> Method:
     """The method behind ComfyUI's and Fooocus' "sampler_name" and "scheduler"."""
-    return _made(_K.get(name.strip()), name, scheduler, _SPACING.get(_folded(scheduler)))
+    return _made(name, _K, name, scheduler, _SPACING.get(_folded(scheduler)))
 
 
 def of_novelai(name: str, schedule: str) -> Method:
     """The method behind NovelAI's "sampler" and "noise_schedule"."""
     if name in ("ddim", "ddim_v3"):
-        return _made(_A1111["ddim"], name, "DDIM", "leading")
-    found = _K.get(name.removeprefix("k_"))
-    return _made(found, name, schedule or "native", _SPACING.get(_folded(schedule or "native")))
+        return of_a1111("DDIM", "DDIM")
+    schedule = schedule or "native"
+    return _made(name.removeprefix("k_"), _K, name, schedule, _SPACING.get(_folded(schedule)))
 
 
 def of_invoke(name: str) -> Method:
     """The method behind InvokeAI's "scheduler", whose ``_k`` means Karras' levels."""
     spacing = "karras" if name.endswith("_k") else ""
-    return _made(_INVOKE.get(name.removesuffix("_k")), name, spacing, spacing)
+    return _made(name.removesuffix("_k"), _INVOKE, name, spacing, spacing)
 
 
 def of_dream(name: str, steps: int) -> Method:
@@ -136,21 +82,26 @@ def of_dream(name: str, steps: int) -> Method:
     if not name.startswith("k_"):
         return of_invoke(name)
     spacing = "karras" if steps < 29 else "linspace"
-    return _made(_INVOKE.get(name.removeprefix("k_")), name, spacing, spacing)
+    return _made(name.removeprefix("k_"), _INVOKE, name, spacing, spacing)
 
 
-def _made(row: Row | None, name: str, schedule: str, spacing: str | None) -> Method:
+def _made(name: str, known: "Names", said: str, schedule: str, spacing: str | None) -> Method:
+    """The method behind a name, among those of one program.
+
+    Args:
+        said: the whole name, for the question.
+        schedule: as the program says it.
+        spacing: ours; None = there is none such.
+    """
     questions = {}
-    if row is None or row.sampler not in SAMPLER_NAMES:
-        row = None
-        what = f"its sampler {_shown(name)} is none of Darkroom's" if name.strip() else ""
+    sampler, options = known.get(name, ("", {}))
+    if not sampler:
+        what = f"its sampler {_shown(said)} is none of Darkroom's" if said.strip() else ""
         questions["sampler"] = what or "it does not say its sampler"
     if spacing is None or (spacing and spacing not in SPACING_NAMES):
         spacing = ""
         questions["spacing"] = f"its noise schedule {_shown(schedule)} is none of Darkroom's"
-    if row is None:
-        return Method("", spacing, {}, questions)
-    return Method(row.sampler, spacing, row.options, questions)
+    return Method(sampler, spacing, options, questions)
 
 
 def _shown(name: str) -> str:
@@ -161,7 +112,16 @@ def _folded(label: str) -> str:
     return " ".join(label.lower().split())
 
 
-_A1111 = {_folded(label): row for row in ROWS for label in (row.label, *row.aliases) if label}
-_K = {name: row for row in ROWS for name in row.k}
-_INVOKE = {name: row for row in ROWS for name in row.invoke}
+Names = Mapping[str, tuple[str, Mapping[str, Any]]]  # theirs -> our sampler and its options
+_A1111: Names = {
+    _folded(label): (name, options)
+    for name, row in TABLE.items()
+    for label, options in row.a1111.items()
+}
+_K: Names = {
+    label: (name, options) for name, row in TABLE.items() for label, options in row.comfyui.items()
+}
+_INVOKE: Names = {
+    label: (name, options) for name, row in TABLE.items() for label, options in row.invokeai.items()
+}
 _SPACING = {_folded(label): ours for ours, labels in SPACINGS.items() for label in labels}

@@ -14,15 +14,12 @@ from darkroom.generation.metadata.chunks import listed, mapping, number, shown, 
 from darkroom.generation.metadata.methods import Method, of_k
 from darkroom.generation.metadata.params import Origin, Params, SourceImage, UsedSizes
 from darkroom.generation.metadata.programs.wording import is_weighted, of_comfyui
+from darkroom.sampling.table import TABLE
 
 PROGRAM = "ComfyUI"
 SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
 SAVERS = ("SaveImage", "PreviewImage", "SaveImageWebsocket", "Image Save", "SaveAnimatedWEBP")
 DECODERS = ("VAEDecode", "VAEDecodeTiled")
-NOISY = frozenset(  # samplers that add noise at each step, which ComfyUI draws another way
-    ("euler_ancestral", "dpm2_ancestral", "dpmpp_2s", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde",
-     "ddpm", "lcm", "tcd")
-)  # fmt: skip
 DEEPEST = 200  # nodes in a row
 
 
@@ -107,7 +104,7 @@ class Graph:
         image, size, steps = self._latent(self._node(said["latent"]), steps, said["denoise"])
         method: Method = said["method"]
         self._output(sampler)
-        if method.sampler in NOISY:
+        if method.sampler and TABLE[method.sampler].stochastic:
             self.missing.append("the noise that its sampler adds at each step")
         if is_weighted(prompt, against):
             self.missing.append("its way of weighting words")

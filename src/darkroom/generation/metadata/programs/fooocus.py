@@ -20,6 +20,7 @@ from darkroom.generation.metadata.chunks import (
 from darkroom.generation.metadata.methods import of_k
 from darkroom.generation.metadata.params import Origin, Params, UsedRefiner
 from darkroom.generation.metadata.programs.wording import is_weighted, of_comfyui
+from darkroom.sampling.table import TABLE
 
 PROGRAM = "Fooocus"
 OTHERS = {  # fields by which other programs' JSON is known
@@ -90,7 +91,7 @@ def read(texts: Mapping[str, str]) -> Params | None:
         model=model,
         origin=Origin(
             program=PROGRAM,
-            missing=tuple(_missing(data, prompt, negative)),
+            missing=tuple(_missing(data, prompt, negative, method.sampler)),
             questions=questions,
         ),
     )
@@ -121,12 +122,13 @@ def _tags(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"<lora:{name}:{weight:g}>"
 
 
-def _missing(data: Mapping[str, Any], prompt: str, negative: str) -> Iterator[str]:
+def _missing(data: Mapping[str, Any], prompt: str, negative: str, sampler: str) -> Iterator[str]:
     for name, value in data.items():
         idle = value in (None, "", "None", False, 0) or name in SILENT or name.startswith("lora_")
         if not idle and not (name == "vae" and value == "Default (model)"):
             yield f"{shown(name, 40)}: {shown(value, 40)}"
-    yield "the noise that its samplers add at each step"
+    if sampler and TABLE[sampler].stochastic:
+        yield "the noise that its sampler adds at each step"
     if is_weighted(prompt, negative):
         yield "its way of weighting words"
 
