@@ -27,7 +27,7 @@ from darkroom.ops.linear import OneDnnLinear, can_multiply
 from darkroom.ops.measured import MeasuredConv2d, MeasuredLinear
 from darkroom.ops.normalization import GROUP_NORM_SILU
 from darkroom.ops.packed import Packed, can_pack, pack
-from darkroom.ops.relative_attention import RELATIVE, attend_relative_reference
+from darkroom.ops.relative_attention import RELATIVE, attend_relative_torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ def _swap(model: nn.Module, plan: Acceleration, done: Accelerated) -> None:
         if isinstance(module, Attention):
             _set(module, "attend", BACKENDS[plan.attention], done)
         elif isinstance(module, RelativeAttention):
-            row = RELATIVE.get(plan.attention, attend_relative_reference)
+            row = RELATIVE.get(plan.attention, attend_relative_torch)
             _set(module, "attend", row, done)
         elif plan.folded and type(module) in FOLDED:
             _set(module, "__class__", FOLDED[type(module)], done)

@@ -1,10 +1,9 @@
 """The transformer block that both towers of CLIP are made of."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention
+from darkroom.ops.activation import gelu, quick_gelu
 
 
 class Block(nn.Module):
@@ -46,9 +45,4 @@ class Block(nn.Module):
         h = self.norm1(x)
         x = x[:, :rows] + self.attention(h[:, :rows], h, causal=self.causal)
         h = self.up(self.norm2(x))
-        return x + self.down(_quick_gelu(h) if self.quick_gelu else F.gelu(h))
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    gate = torch.sigmoid(1.702 * x)
-    return x * gate if x.requires_grad else gate.mul_(x)
+        return x + self.down(quick_gelu(h) if self.quick_gelu else gelu(h))

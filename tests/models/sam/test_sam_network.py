@@ -208,6 +208,9 @@ def test_windows_and_back():
     assert torch.equal(cut[1, :, :2], x[0, :3, 3:])  # the second is to the right of the first
     assert cut[1, :, 2].abs().max() == 0
     assert torch.equal(joined(cut, 7, 5), x)
+    filled = windows(x, 3, torch.arange(4.0))
+    assert (filled[cut == 0].view(-1, 4) == torch.arange(4.0)).all()
+    assert torch.equal(joined(filled, 7, 5), x)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.config import Count, Size
+from darkroom.ops.activation import gelu
 
 POOLED = (1, 2, 3, 6)  # places along each side to which the coarsest features are averaged
 HEAD = 64  # channels of an attention head
@@ -127,7 +128,7 @@ class Local(nn.Module):
         """(B, C, H, W) to the same."""
         x = x + self.position(x)
         x = x + self.after(self.filter(self.before(self.norm1(x))))
-        return x + self.mlp2(F.gelu(self.mlp1(self.norm2(x))))
+        return x + self.mlp2(gelu(self.mlp1(self.norm2(x))))
 
 
 class Global(nn.Module):
@@ -153,7 +154,7 @@ class Global(nn.Module):
         )
         seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         h = h + self.out(seen)
-        h = h + self.mlp2(F.gelu(self.mlp1(self.norm2(h))))
+        h = h + self.mlp2(gelu(self.mlp1(self.norm2(h))))
         return h.transpose(1, 2).unflatten(2, x.shape[2:])
 
 

@@ -14,6 +14,7 @@ from darkroom.config import Count, Size
 from darkroom.models.dpt.stem import Stem, StemConfig
 from darkroom.models.dpt.view import View
 from darkroom.nn.attention import Attention
+from darkroom.ops.activation import gelu
 
 PATCH = 16  # pixels of a side
 COARSEST = 32  # pixels of a side of the coarsest features
@@ -139,7 +140,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 + N, C) to the same shape."""
         x = x + self.attention(self.norm1(x))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        return x + self.down(gelu(self.up(self.norm2(x))))
 
 
 class Reassemble(nn.Module):
@@ -161,7 +162,7 @@ class Reassemble(nn.Module):
         """(B, 1 + N, C) to (B, width, rows * scale, columns * scale)."""
         patches = x[:, 1:]
         x = torch.cat((patches, x[:, :1].expand_as(patches)), dim=-1)
-        x = F.gelu(self.readout(x)).transpose(1, 2).unflatten(2, (rows, columns))
+        x = gelu(self.readout(x)).transpose(1, 2).unflatten(2, (rows, columns))
         return self.resize(self.project(x))
 
 
@@ -183,8 +184,8 @@ class Fusion(nn.Module):
         if self.skip is not None:
             assert coarser is not None
             x = coarser + self.skip(x)
-        x = F.interpolate(self.refine(x), scale_factor=2, mode="bilinear", align_corners=True)
-        return self.out(x)
+        x = self.out(self.refine(x))  # of each pixel alone: the same after, with four times as many
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class Refine(nn.Module):

@@ -4,12 +4,12 @@ Shapes: B batch, C channels, h w patches of the picture, D channels of a head.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.models.sam.config import SamConfig, VitConfig
 from darkroom.models.sam.layers import Neck, joined, windows
-from darkroom.ops.relative_attention import AttendRelative, attend_relative_reference
+from darkroom.ops.activation import gelu
+from darkroom.ops.relative_attention import AttendRelative, attend_relative_torch
 
 
 class ImageEncoder(nn.Module):
@@ -46,51 +46,52 @@ class Block(nn.Module):
 
     def __init__(self, config: VitConfig, window: int, grid: int) -> None:
         super().__init__()
-        self.window = window
         self.norm1 = nn.LayerNorm(config.channels, eps=config.eps)
-        self.attention = RelativeAttention(config.channels, config.heads, window or grid)
+        self.attention = RelativeAttention(config.channels, config.heads, window, grid)
         self.norm2 = nn.LayerNorm(config.channels, eps=config.eps)
         self.up = nn.Linear(config.channels, config.hidden)
         self.down = nn.Linear(config.hidden, config.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) to the same shape."""
-        h = self.norm1(x)
-        if self.window:  # what fills windows at the edge is attended to, as in the paper's code
-            h = joined(self.attention(windows(h, self.window)), x.shape[1], x.shape[2])
-        else:
-            h = self.attention(h)
-        x = x + h
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(gelu(self.up(self.norm2(x))))
 
 
 class RelativeAttention(nn.Module):
-    """Self-attention over a square picture, with decomposed relative positions.
+    """Self-attention over a picture, with decomposed relative positions.
 
     Args:
-        side: patches of a side.
+        window: patches of a side that see each other; 0 = all of the picture's do.
+        grid: patches of a side of the picture.
     """
 
-    def __init__(self, channels: int, heads: int, side: int) -> None:
+    def __init__(self, channels: int, heads: int, window: int, grid: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.attend: AttendRelative = attend_relative_reference  # swapped per instance
+        self.heads, self.window = heads, window
+        self.attend: AttendRelative = attend_relative_torch  # swapped per instance
         self.qkv = nn.Linear(channels, channels * 3)
         self.out = nn.Linear(channels, channels)
+        side = window or grid
         # row i is for a key side - 1 - i patches below (right of) the query
         self.rows = nn.Parameter(torch.zeros(2 * side - 1, channels // heads))
         self.columns = nn.Parameter(torch.zeros(2 * side - 1, channels // heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, side, side, C) to the same shape."""
+        """(B, h, w, C) to the same shape."""
         height, width = x.shape[1:3]
-        parts = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.heads, -1))
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, h * w, D)
-        grid = q.unflatten(2, (height, width))
+        parts = self.qkv(x)
+        if self.window:  # what fills windows at the edge is attended to, as in the paper's code:
+            parts = windows(parts, self.window, self.qkv.bias)  # zeros, which the layer makes this
+        rows, columns = parts.shape[1:3]
+        parts = parts.flatten(1, 2).unflatten(-1, (3, self.heads, -1))
+        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, rows * columns, D)
+        grid = q.unflatten(2, (rows, columns))
         down = torch.einsum("bhrcd,rkd->bhrck", grid, between(self.rows)).flatten(2, 3)
         across = torch.einsum("bhrcd,ckd->bhrck", grid, between(self.columns)).flatten(2, 3)
-        attended = self.attend(q, k, v, down, across)  # (B, heads, h * w, D)
-        return self.out(attended.transpose(1, 2).flatten(2).unflatten(1, (height, width)))
+        attended = self.attend(q, k, v, down, across)  # (B, heads, rows * columns, D)
+        attended = attended.transpose(1, 2).flatten(2).unflatten(1, (rows, columns))
+        return self.out(joined(attended, height, width) if self.window else attended)
 
 
 def between(table: Tensor) -> Tensor:

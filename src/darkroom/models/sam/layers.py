@@ -49,10 +49,19 @@ class Perceptron(nn.Module):
         return self.layers[-1](x)
 
 
-def windows(x: Tensor, side: int) -> Tensor:
-    """(B, h, w, C) cut into squares: (B * n, side, side, C), with zeros below and on the right."""
+def windows(x: Tensor, side: int, fill: Tensor | None = None) -> Tensor:
+    """(B, h, w, C) cut into squares: (B * n, side, side, C).
+
+    Args:
+        fill: (C,), what is put below and on the right of the last; None = zeros.
+    """
     height, width = x.shape[1:3]
-    x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+    below, right = -height % side, -width % side
+    if below or right:
+        x = F.pad(x, (0, 0, 0, right, 0, below))
+        if fill is not None:
+            x[:, height:] = fill
+            x[:, :height, width:] = fill
     x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # (B, rows, side, columns, side, C)
     return x.transpose(2, 3).flatten(0, 2)
 

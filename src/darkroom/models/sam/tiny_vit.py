@@ -6,11 +6,11 @@ Shapes: B batch, C channels, h w height and width of a stage, N places of a wind
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.models.sam.config import SamConfig, TinyVitConfig
 from darkroom.models.sam.layers import Neck, joined, windows
+from darkroom.ops.activation import gelu
 from darkroom.ops.relative_attention import attend_biased
 
 
@@ -42,7 +42,7 @@ class TinyVit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, size, size) to (B, channels, h, w)."""
-        x = self.stem2(F.gelu(self.stem1(x)))
+        x = self.stem2(gelu(self.stem1(x)))
         x = self.stages[0](x)
         for merging, stage in zip(self.between, self.stages[1:], strict=True):
             x = stage(merging(x))
@@ -84,9 +84,9 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
-        h = F.gelu(self.conv1(x))
-        h = F.gelu(self.conv2(h))
-        return F.gelu(self.conv3(h) + x)
+        h = gelu(self.conv1(x))
+        h = gelu(self.conv2(h))
+        return gelu(self.conv3(h) + x)
 
 
 class Merging(nn.Module):
@@ -100,7 +100,7 @@ class Merging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, w) to (B, C, h / stride, w / stride), rounded up."""
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return self.conv3(gelu(self.conv2(gelu(self.conv1(x)))))
 
 
 class Block(nn.Module):
@@ -121,7 +121,7 @@ class Block(nn.Module):
         squares = windows(x.permute(0, 2, 3, 1), self.window)
         h = joined(self.attention(squares), height, width)
         x = self.local(x + h.permute(0, 3, 1, 2))
-        h = self.down(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
+        h = self.down(gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
         return x + h.permute(0, 3, 1, 2)
 
 
