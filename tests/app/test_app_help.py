@@ -101,7 +101,7 @@ def test_completion_of_models(home, tmp_path):
     (folder / "dreamy.safetensors").write_bytes(b"x")
     os.environ["DARKROOM_MODELS"] = str(folder)
     try:
-        assert complete("generate", "--model", "dre") == ["dreamy.safetensors"]
+        assert complete("generate", "--model", "dre") == ["dreamy"]
     finally:
         del os.environ["DARKROOM_MODELS"]
 

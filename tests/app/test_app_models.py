@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from app_commands import command, environment
+from safetensors.torch import save_file
 
+from darkroom.app.next_line import next_line
 from weights.hub_server import COMMIT, Hub, serving
 
 INDEX = b'{"_class_name": "StableDiffusionPipeline"}'
@@ -46,6 +49,8 @@ def test_add_list_verify_remove(darkroom, checkpoint, home):
         "place": "added",
         "path": str(checkpoint),
         "size": 700,
+        "kind": "",
+        "base": "",
         "source": "",
         "problems": [],
     }
@@ -128,7 +133,69 @@ def test_folders_and_the_cache_are_looked_through(darkroom, tmp_path, monkeypatc
     reference.write_text(COMMIT)
     listed = darkroom("models", "list", "--json").answer["models"]
     found = {model["name"]: model["place"] for model in listed if model["place"] != "built-in"}
-    assert found == {"dreamy.ckpt": "folder", "sd": "folder", "hf:owner/name": "cache"}
+    assert found == {"dreamy": "folder", "sd": "folder", "hf:owner/name": "cache"}
+
+
+def test_a_programs_folder_is_added_as_it_is(darkroom, model_folder, tmp_path):
+    webui = tmp_path / "webui"
+    (webui / "models/Lora").mkdir(parents=True)
+    (webui / "models/Stable-diffusion").mkdir()
+    (webui / "models/Stable-diffusion/small").symlink_to(model_folder)
+    (webui / "models/Lora/film.safetensors").write_bytes(b"not one")
+    added = darkroom("models", "add", webui, "--json")
+    assert added.code == 0
+    assert added.answer["kinds"] == {"checkpoint": 1, "LoRA": 1}
+    listed = {m["name"]: m for m in darkroom("models", "list", "--json").answer["models"]}
+    assert [listed[name]["kind"] for name in ("small", "film")] == ["checkpoint", "LoRA"]
+    assert listed["emoji-edges"]["kind"] == "ControlNet"
+    assert "film\tLoRA\tfolder\t7 bytes" in darkroom("models", "list").out
+    ended = darkroom("generate", "a cat", "--model", "small", "--size", "64x64", "--steps", "1")
+    assert ended.code == 0, ended.err
+    assert "did you mean 'small'?" in darkroom("generate", "a", "--model", "smal").error
+    assert "smal.ckpt: no such file" in darkroom("generate", "a", "--model", "smal.ckpt").error
+    assert darkroom("inspect", "small", "--json").answer["kind"] == "checkpoint"
+    assert darkroom("models", "add", webui, "--name", "x").code == 2
+    assert darkroom("models", "remove", webui).code == 0
+    assert darkroom("generate", "a cat", "--model", "small").code == 3
+
+
+def test_add_says_what_to_type_next(darkroom, tmp_path, model_folder):
+    assert "--model small" in darkroom("models", "add", model_folder).err
+    lora = tmp_path / "fox.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 8)}, lora)
+    ended = darkroom("models", "add", lora, "--json")
+    assert ended.answer["next"] == 'darkroom generate "..." --lora fox:0.8 --model MODEL'
+    assert 'use it: darkroom generate "..." --lora fox:0.8' in ended.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "variant", "expected"),
+    [
+        ("checkpoint", "SD 1.x", "inpainting", "darkroom edit PHOTO"),
+        ("checkpoint", "SD 2.x", "depth to image", "--kind depth --model 'my x'"),
+        ("checkpoint", "SDXL refiner", "", "--refiner"),
+        ("textual inversion", "SDXL", "", "--embedding"),
+        ("hypernetwork", "", "", "--hypernetwork"),
+        ("ControlNet", "SD 1.x", "", "--net 'my x' --model MODEL (of SD 1.x)"),
+        ("CLIP", "", "", "darkroom classify"),
+        ("SAM", "", "", "darkroom segment"),
+        ("annotator: lines", "", "", "--kind mlsd --annotator"),
+        ("upscaler", "", "", "darkroom inspect"),
+    ],
+)
+def test_each_kind_has_its_line(kind, base, variant, expected):
+    assert expected in next_line(kind, base, variant, "my x")
+
+
+def test_pull_without_a_known_name_lists_the_catalogue(darkroom):
+    ended = darkroom("models", "pull")
+    assert ended.code == 0
+    assert "sd15\tsd1\tCreativeML-OpenRAIL-M\thf:stable-diffusion-v1-5/" in ended.out
+    ended = darkroom("models", "pull", "sdx1")
+    assert ended.code == 3
+    assert "did you mean 'sdxl'?" in ended.error
+    assert "sd15\t" in ended.out
+    assert darkroom("models", "pull", "--json").answer["catalogue"][0]["licence"]
 
 
 def pull(hub: Hub, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess:

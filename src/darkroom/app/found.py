@@ -1,26 +1,33 @@
 """The models on this machine: built in, added by name, in folders, in the Hugging Face cache.
 
-Looks at names and sizes only; imports no torch and opens no socket.
+Looks at names and sizes, and at headers where kinds are wanted; imports no torch and opens no
+socket.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from darkroom import foreign
 from darkroom.errors import CheckpointError
 from darkroom.weights.locate import ASSETS, built_in_names, cache_root
-from darkroom.weights.registry import MODEL_SUFFIXES, model_folders, registered, size_problems
+from darkroom.weights.registry import registered, size_problems
+from darkroom.weights.shelves import open_shelves
+from darkroom.weights.shelves.kinds import Kinds
+
+READ = 2000  # headers at most, of one listing; the others say what their folder is for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One model that ``--model NAME`` opens."""
+    """One model that ``--model NAME`` opens, or an adapter, or another file of weights."""
 
     name: str
     place: str  # "built-in", "added", "folder" or "cache"
     path: Path
     size: int  # bytes
+    kind: str = ""  # as `inspect` says; of files in folders, what the folder is for
+    base: str = ""  # SD 1.x, SDXL, ...
     source: str = ""  # hf:owner/name@commit
     problems: tuple[str, ...] = ()
 
@@ -56,16 +63,47 @@ def _added() -> Iterator[Found]:
         )
 
 
+def with_kinds(models: Iterable[Found]) -> list[Found]:
+    """The same, each with its kind; headers are read once and remembered."""
+    kinds, told, left = Kinds(), [], READ
+    try:
+        for model in models:
+            known = kinds.known(model.path)
+            if known is None and left and not model.problems:
+                left -= 1
+                known = kinds.of(model.path)
+            if known is not None and known.kind:
+                model = replace(model, kind=known.kind, base=known.base)
+            told.append(model)
+    finally:
+        kinds.save()
+    return told
+
+
+def folder_problems() -> tuple[str, ...]:
+    """What is wrong with the folders of models: missing, or too large."""
+    return open_shelves().problems
+
+
+def adapter_names(kind: str) -> list[str]:
+    """By which adapters of one kind are found, as far as names and folders tell."""
+    shelves = open_shelves()
+    names = [name for name, entry in registered().items() if entry.path.is_file()]
+    called = shelves.names()
+    return names + [called[s.path] for s in shelves.found if s.kind in ("", kind)]
+
+
 def _in_folders() -> Iterator[Found]:
-    for folder in model_folders():
-        for path in _listed(folder):
-            if path.is_dir() and (path / "model_index.json").is_file():
-                size = folder_size(path)
-            elif path.suffix.lower() in MODEL_SUFFIXES and path.is_file():
-                size = path.stat().st_size
-            else:
-                continue
-            yield Found(name=path.name, place="folder", path=path, size=size)
+    shelves = open_shelves()
+    added = registered()
+    names = shelves.names([*built_in_names(), *added])
+    elsewhere = {entry.path for entry in added.values()}
+    for shelved in shelves.found:
+        path = shelved.path
+        if path in elsewhere:
+            continue  # it has a name of its own
+        size = folder_size(path) if path.is_dir() else path.stat().st_size
+        yield Found(name=names[path], place="folder", path=path, size=size, kind=shelved.kind)
 
 
 def _in_cache() -> Iterator[Found]:

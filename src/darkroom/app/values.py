@@ -171,8 +171,17 @@ def complete_device(incomplete: str) -> list[str]:
 def complete_model(incomplete: str) -> list[str]:
     """Shell completion of --model: every name that load() would find on this machine."""
     from darkroom.app.found import found_models
+    from darkroom.weights.shelves import ADAPTERS
 
-    return _starting(incomplete, dict.fromkeys(model.name for model in found_models()))
+    names = (model.name for model in found_models() if model.kind not in ADAPTERS)
+    return _starting(incomplete, dict.fromkeys(names))
+
+
+def complete_lora(incomplete: str) -> list[str]:
+    """Shell completion of --lora: names in the folders of models."""
+    from darkroom.app.found import adapter_names
+
+    return _starting(incomplete, dict.fromkeys(adapter_names("LoRA")))
 
 
 def complete_style(incomplete: str) -> list[str]:

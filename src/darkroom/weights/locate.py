@@ -18,6 +18,9 @@ from darkroom.errors import CheckpointError, ModelNotFoundError
 from darkroom.names import did_you_mean
 from darkroom.weights import registry
 from darkroom.weights.catalog import Known, all_names, lookup
+from darkroom.weights.shelves import Shelved, one_called, open_shelves
+from darkroom.weights.shelves.kinds import kind_of
+from darkroom.weights.shelves.walk import ADAPTERS
 
 ASSETS = Path(__file__).parent.parent / "assets"
 REMOTE = re.compile(
@@ -51,8 +54,8 @@ class Remote:
 def locate(name: str | os.PathLike[str], variant: str | None = None) -> Located:
     """Find what ``name`` means, downloading it if it is a remote name not here yet.
 
-    In this order: ``hf:...``; a registered or built-in name; a path; a name of the catalogue; a
-    repository in the local cache of huggingface_hub.
+    In this order: ``hf:...``; a registered or built-in name; a path; the name of a file in a folder
+    of models; a name of the catalogue; a repository in the local cache of huggingface_hub.
 
     Args:
         variant: prefer weights of this variant ("fp16") when downloading.
@@ -75,12 +78,19 @@ def locate(name: str | os.PathLike[str], variant: str | None = None) -> Located:
     path = Path(text).expanduser()
     if path.exists():
         return Located(path)
+    shelves = open_shelves()
+    if shelved := one_called(text, shelves.found, _is_model):
+        return Located(shelved.path, None, text)
     known = lookup(text)
     if known is not None:
         return Located(fetch_known(known, text, variant), known, text)
     if REMOTE.fullmatch(text) and (cached := cached_folder(parse_remote(f"hf:{text}"))):
         return Located(cached, None, text)
-    raise _not_found(text, path)
+    raise _not_found(text, path, list(shelves.names().values()))
+
+
+def _is_model(shelved: Shelved) -> bool:
+    return (shelved.kind or kind_of(shelved.path)) not in ADAPTERS
 
 
 def needs_network(name: str) -> bool:
@@ -287,7 +297,7 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
-def _not_found(text: str, path: Path) -> ModelNotFoundError:
+def _not_found(text: str, path: Path, shelved: list[str]) -> ModelNotFoundError:
     if "/" in text or os.sep in text or path.suffix in WEIGHTS:
         remote = (
             REMOTE.fullmatch(text)
@@ -300,8 +310,9 @@ def _not_found(text: str, path: Path) -> ModelNotFoundError:
                 f"{text!r} is no file or folder here{hint or f'; to download it say hf:{text}'}"
             )
         near = did_you_mean(path.name, _names_in(path.parent))
+        near = near or did_you_mean(path.stem, shelved)
         return ModelNotFoundError(f"{text}: no such file or folder{near or '; check the path'}")
-    names = [*built_in_names(), *registry.registered(), *all_names()]
+    names = [*built_in_names(), *registry.registered(), *shelved, *all_names()]
     return ModelNotFoundError(
         f"no model is called {text!r}{did_you_mean(text, names)}; give a built-in name "
         f"({', '.join(built_in_names()) or 'none installed'}), the path of a file or folder, or "

@@ -1,7 +1,8 @@
 """The models a user has named: where each lies, its size and its SHA-256.
 
 One JSON file, ``models.json`` in ``home()``, written atomically. Files stay where they are: adding
-a model copies nothing and removing one deletes nothing. No torch is imported.
+a model copies nothing and removing one deletes nothing. It also holds the folders of models that a
+user has added, in which models go by their files' names. No torch is imported.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,18 +78,33 @@ def registered() -> dict[str, Registered]:
     Raises:
         CheckpointError: the registry file is damaged.
     """
-    path = home() / "models.json"
-    if not path.exists():
-        return {}
-    own = foreign.read_object(path, CheckpointError)
-    try:
-        models = own["models"]
-        return {name: _read(name, entry) for name, entry in models.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: not a Darkroom registry ({type(error).__name__}); "
-            "repair it, or delete it and add the models again"
-        ) from None
+    with _damage() as path:
+        return {name: _read(name, entry) for name, entry in _load(path)["models"].items()}
+
+
+def added_folders() -> list[Path]:
+    """The folders of models that ``add_folder`` recorded; also files that name such folders.
+
+    Raises:
+        CheckpointError: the registry file is damaged.
+    """
+    with _damage() as path:
+        return [Path(_text(folder)) for folder in _load(path).get("folders", [])]
+
+
+def add_folder(path: Path) -> None:
+    """Record a folder of models, in which ``--model`` and ``--lora`` find files by their names."""
+    if path not in (folders := added_folders()):
+        _write(registered(), [*folders, path])
+
+
+def remove_folder(path: Path) -> bool:
+    """Forget a folder of models; its files stay. False: it was not recorded."""
+    folders = added_folders()
+    if path not in folders:
+        return False
+    _write(registered(), [folder for folder in folders if folder != path])
+    return True
 
 
 def find(name: str) -> Registered | None:
@@ -97,9 +113,13 @@ def find(name: str) -> Registered | None:
 
 
 def model_folders() -> list[Path]:
-    """Where models are known by file name: ``DARKROOM_MODELS`` (several), ``home()/models``."""
+    """Where models are known by their files' names, there and below.
+
+    Those of ``DARKROOM_MODELS`` (several), those that were added, and ``home()/models``.
+    """
     given = os.environ.get("DARKROOM_MODELS", "").split(os.pathsep)
-    return [*(Path(folder).expanduser() for folder in given if folder), home() / "models"]
+    named = (Path(folder).expanduser() for folder in given if folder)
+    return list(dict.fromkeys([*named, *added_folders(), home() / "models"]))
 
 
 def resolve(name: str) -> Path | None:
@@ -241,7 +261,31 @@ def _read(name: str, entry: dict) -> Registered:
     )
 
 
-def _write(models: Mapping[str, Registered]) -> None:
+def _load(path: Path) -> dict:
+    return foreign.read_object(path, CheckpointError) if path.exists() else {"models": {}}
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[Path]:
+    """Where the registry is; what is wrong with it becomes one line."""
+    path = home() / "models.json"
+    try:
+        yield path
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: not a Darkroom registry ({type(error).__name__}); "
+            "repair it, or delete it and add the models again"
+        ) from None
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError("expected a text")
+    return value
+
+
+def _write(models: Mapping[str, Registered], folders: Iterable[Path] | None = None) -> None:
+    folders = added_folders() if folders is None else folders
     plain = {
         name: {
             "path": str(entry.path),
@@ -257,5 +301,6 @@ def _write(models: Mapping[str, Registered]) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(parents=True)
     with atomic_write(folder / "models.json") as file:
-        text = json.dumps({"version": 1, "models": plain}, indent=2, ensure_ascii=False)
+        told = {"version": 1, "models": plain, "folders": [str(path) for path in folders]}
+        text = json.dumps(told, indent=2, ensure_ascii=False)
         file.write(text.encode("utf-8") + b"\n")

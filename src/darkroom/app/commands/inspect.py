@@ -73,6 +73,7 @@ def _place(path: str) -> Path:
     from darkroom.app.found import found_models
     from darkroom.errors import ModelNotFoundError
     from darkroom.names import did_you_mean
+    from darkroom.weights.shelves import one_called, open_shelves
 
     place = Path(path).expanduser()
     if place.exists():
@@ -80,6 +81,8 @@ def _place(path: str) -> Path:
     models = {model.name: model.path for model in found_models()}
     if path in models:
         return models[path]
+    if shelved := one_called(path, open_shelves().found, lambda shelved: True):
+        return shelved.path
     raise ModelNotFoundError(
         f"{path}: no such file, folder or model{did_you_mean(path, models)}; check the path"
     )

@@ -70,6 +70,7 @@ Loras = Annotated[
         "--lora",
         metavar="NAME:WEIGHT",
         parser=values.lora,
+        autocompletion=values.complete_lora,
         help="Add a LoRA, by file or name; may be repeated. In a prompt: <lora:NAME:WEIGHT>.",
         rich_help_panel=PICTURE,
     ),

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from darkroom import foreign
-from darkroom.errors import CheckpointError, ImageError, ModelMismatchError, ModelNotFoundError
+from darkroom.errors import CheckpointError, ModelMismatchError, ModelNotFoundError
 from darkroom.names import did_you_mean
 from darkroom.weights import registry
 from darkroom.weights.registry import MODEL_SUFFIXES
+from darkroom.weights.shelves import Shelved, one_called, open_shelves
+from darkroom.weights.shelves.kinds import kind_of
+from darkroom.weights.shelves.walk import IN_FOLDERS
+from darkroom.weights.shelves.walk import PICTURES as PICTURE_SUFFIXES
 
-IN_FOLDERS = (  # what trainers call the file
-    "pytorch_lora_weights", "adapter_model", "learned_embeds",
-)  # fmt: skip
-PICTURE_SUFFIXES = (".png", ".webp")  # which may hold a textual inversion
+__all__ = ["IN_FOLDERS", "PICTURE_SUFFIXES", "called", "find", "in_folders", "kind_of"]
 
 
 def find(name: str | os.PathLike[str], kind: str) -> Path:
@@ -28,7 +29,7 @@ def find(name: str | os.PathLike[str], kind: str) -> Path:
         kind: as ``inspect`` calls it; decides where several files have the name.
 
     Raises:
-        ModelNotFoundError: with the nearest name, and what to do.
+        ModelNotFoundError: with the nearest name, and what to do; or several are called so.
     """
     text, suffixes = os.fspath(name), _suffixes(kind)
     if text.startswith("hf:"):
@@ -40,37 +41,37 @@ def find(name: str | os.PathLike[str], kind: str) -> Path:
     path = Path(text).expanduser()
     if text and path.exists():
         return _file(path, kind)
-    known = list(in_folders(kind))
-    for wanted in (text, Path(text).name if path.suffix in suffixes else text):
-        places = [place for place in known if wanted in (place.stem, place.name)]
-        if len(places) > 1:
-            places = [place for place in places if kind_of(place) == kind] or places
-        if places:
-            return places[0]
-    stems = [*registry.registered(), *(place.stem for place in known)]
+    shelved = list(_shelved(kind))
+
+    if found := one_called(text, shelved, lambda one: kind_of(_file(one.path, kind)) == kind):
+        return _file(found.path, kind)
+    stems = [*registry.registered(), *(one.stem for one in shelved)]
+    near = did_you_mean(path.stem if path.suffix.lower() in suffixes else text, stems)
+    if "/" in text or os.sep in text or path.suffix.lower() in suffixes:
+        raise ModelNotFoundError(f"{text}: no such file{near or '; check the path'}")
     raise ModelNotFoundError(
-        f"no {kind} is called {text!r}{did_you_mean(text, stems)}; give the path of its file, or "
-        f"put it into {registry.home() / 'models'}"
+        f"no {kind} is called {text!r}{near}; give the path of its file, put it into "
+        f"{registry.home() / 'models'}, or add its folder: `darkroom models add DIR`"
     )
 
 
 def in_folders(kind: str) -> Iterator[Path]:
-    """The files in the model folders and below that could be of this kind, by their endings."""
+    """The files in the model folders and below that could be of this kind.
+
+    By their endings, and by the sub-folder, where that says what is in it.
+    """
+    for shelved in _shelved(kind):
+        yield _file(shelved.path, kind)
+
+
+def _shelved(kind: str) -> Iterator[Shelved]:
     suffixes = _suffixes(kind)
-    for folder in registry.model_folders():
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in suffixes and path.is_file():
-                yield path
-
-
-def kind_of(path: Path) -> str:
-    """What ``inspect`` says that a file is; "" where it cannot be read."""
-    from darkroom.weights.inspect import inspect
-
-    try:
-        return inspect(path).kind
-    except (CheckpointError, ImageError, OSError):
-        return ""
+    for shelved in open_shelves(pictures=kind == "textual inversion").found:
+        if shelved.kind not in ("", kind):
+            continue
+        names = {file.stem for file in shelved.path.iterdir()} if shelved.path.is_dir() else set()
+        if names & {*IN_FOLDERS} or (not names and shelved.path.suffix.lower() in suffixes):
+            yield shelved
 
 
 def check_base(where: object, base: str, model: str, what: str = "a LoRA") -> None:
