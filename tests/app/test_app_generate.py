@@ -394,3 +394,15 @@ def test_textual_inversions_and_hypernetworks(darkroom, model_folder, home, tmp_
     assert "no hypernetwork is called 'stile'; did you mean 'style'?" in ended.error
     assert darkroom(*line, "a", "--hypernetwork", ":1").code == 2
     assert darkroom(*line, "a", "--embedding", "thin").code == 3
+
+
+def test_words_that_the_built_in_model_never_saw(darkroom):
+    ended = darkroom("generate", "a sad cyberpunk robot", "--steps", "1", "--seed", "1", "--json")
+    assert ended.code == 0, ended.err
+    (words,) = ended.answer["words"]
+    assert words["prompt"] == "a sad cyberpunk robot"
+    assert [one["word"] for one in words["unseen"]] == ["cyberpunk"]
+    assert words["never_together"] == ["sad", "robot"]
+    assert "note: emoji never saw the word 'cyberpunk'" in ended.err
+    assert "robot" in words["near"]
+    assert "never saw" not in darkroom("generate", "a red apple", "--steps", "1").err

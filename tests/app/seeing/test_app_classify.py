@@ -3,6 +3,7 @@
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -127,3 +128,16 @@ def test_the_built_in_encoder_knows_emoji(darkroom, data):
     assert ended.answer["model"] == "emoji-clip"
     best = [picture["labels"][0]["label"] for picture in ended.answer["pictures"]]
     assert best == list(names.values())
+
+
+def test_where_no_label_is_likely(darkroom):
+    """A picture of nothing that an emoji shows: the built-in model says that it does not know."""
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    ended = darkroom("classify", "noise.png", "--labels", "dog,cat,selfie stick,zzyzx", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["pictures"][0]["likely"] is False
+    assert ended.answer["knows"]["emoji-clip"].startswith("emoji")
+    assert [one["word"] for one in ended.answer["unseen"]] == ["zzyzx"]
+    assert "no label is likely for noise.png" in ended.err
+    assert ended.err.count("(built in, small) knows emoji") == 1

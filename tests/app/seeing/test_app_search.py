@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -206,3 +207,17 @@ def test_moving_never_replaces(darkroom, copies):
     assert target.read_text() == "mine"
     assert darkroom("dedupe", copies, "--move-to", copies / "here").code == 2
     assert darkroom("dedupe", copies, "--threshold", 2).code == 2
+
+
+def test_the_built_in_encoder_says_what_it_knows(darkroom, tmp_path):
+    place = tmp_path / "noise"
+    place.mkdir()
+    for seed in range(3):
+        noise = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(noise).save(place / f"{seed}.png")
+    embedded = darkroom("embed", place)
+    assert "emoji-clip (built in, small) knows" in embedded.err
+    ended = darkroom("search", place, "dogs on the grass", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["likely"] is False
+    assert "nothing here is likely to show 'dogs on the grass'" in ended.err

@@ -8,13 +8,14 @@ import typer
 from darkroom.app import values
 from darkroom.app.outcome import EXIT_CODES, Answer, usage
 from darkroom.app.progress import Progress
-from darkroom.app.seeing.opening import EncoderName, encoder, picture_file
+from darkroom.app.seeing.opening import EncoderName, encoder, introduce, picture_file
 from darkroom.app.terminal import is_live, say, table
 from darkroom.names import ENCODER_MODEL
 
 if TYPE_CHECKING:
     from darkroom.vision.classify import Classified, Labels
     from darkroom.vision.encoder import Encoder
+    from darkroom.weights.knowledge import Knowledge
 
 EXAMPLES = """Examples:
 
@@ -27,6 +28,7 @@ darkroom classify a.png b.png --labels "a red apple,a house" --template "{}" --m
 darkroom classify cifar10-test.tar --evaluate --matrix confusion.png
 """
 DRAWN = 64  # pictures at most, in a chart or a matrix
+UNLIKELY = 5  # pictures at most that are named as fitting no label
 BAR = 24  # characters of a whole bar
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -100,6 +102,7 @@ def classify(
 
         if chart or len(images) != 1:
             raise usage("--evaluate takes one data set, and draws with --matrix alone")
+        introduce(model, answer, *names)
         answer.fields |= measure(
             images[0], names, templates, lambda: encoder(model, device), matrix, json
         )
@@ -108,6 +111,7 @@ def classify(
         raise usage("no labels; say what pictures may show: --labels 'cat,dog'")
     check_labels(names)
     paths, alone = _pictures(images)
+    known = introduce(model, answer, *names)
     opened = encoder(model, device)
     found = open_labels(opened, names, templates)
     done = _classified(opened, paths, found, top, alone)
@@ -116,7 +120,7 @@ def classify(
         "model": opened.name,
         "labels": list(found.names),
         "templates": templates,
-        "pictures": [_fields(one) for one in good],
+        "pictures": [_fields(one, known) for one in good],
         "skipped": [{"path": str(o.image), "problem": o.problem} for o in done if o.problem],
     }
     if not good:
@@ -125,6 +129,7 @@ def classify(
         raise DataError(f"none of the {len(done)} pictures can be read")
     if not json:
         table(("PICTURE", "LABEL", "PROBABILITY", *[""] * _drawn()), _rows(good))
+    _say_unlikely(good, known)
     if chart is not None:
         _chart(good, chart)
         answer.fields["chart"] = str(chart)
@@ -181,13 +186,38 @@ def _classified(
     return done
 
 
-def _fields(one: "Classified") -> dict[str, Any]:
+def _is_likely(one: "Classified", known: "Knowledge | None") -> bool | None:
+    """Whether a label fits as well as what the model knows fits its name; None: unknown."""
+    if known is None or known.likely is None:
+        return None
+    return max(label.cosine for label in one.labels) >= known.likely
+
+
+def _say_unlikely(done: "list[Classified]", known: "Knowledge | None") -> None:
+    """Name the pictures that none of the labels fits."""
+    unlikely = [one for one in done if _is_likely(one, known) is False]
+    if not unlikely or known is None:
+        return
+    names = ", ".join(str(one.image) for one in unlikely[:UNLIKELY])
+    more = len(unlikely) - UNLIKELY
+    best = max(label.cosine for one in unlikely for label in one.labels)
+    say(
+        f"note: no label is likely for {names}{f' and {more} more' if more > 0 else ''}: the best "
+        f"cosine is {best:.2f}, and what {known.name} knows reaches {known.likely:.2f}; "
+        "probabilities only compare the labels",
+        "yellow",
+    )
+
+
+def _fields(one: "Classified", known: "Knowledge | None") -> dict[str, Any]:
     labels = [
         {"label": label.name, "probability": round(label.probability, 6)}
         | {"cosine": round(label.cosine, 4)}
         for label in one.labels
     ]
-    return {"path": str(one.image), "labels": labels}
+    fields = {"path": str(one.image), "labels": labels}
+    likely = _is_likely(one, known)
+    return fields if likely is None else fields | {"likely": likely}
 
 
 def _drawn() -> bool:

@@ -11,7 +11,7 @@ from darkroom.app.outcome import EXIT_CODES, Answer, usage
 from darkroom.app.output import SUFFIXES
 from darkroom.app.progress import Progress
 from darkroom.app.seeing.moving import move
-from darkroom.app.seeing.opening import EncoderName, encoder, folder, picture_file
+from darkroom.app.seeing.opening import EncoderName, encoder, folder, introduce, picture_file
 from darkroom.app.terminal import bytes_text, say, table, waiting
 from darkroom.names import ENCODER_MODEL
 
@@ -87,6 +87,7 @@ def embed(
     answer: Answer = ctx.obj
     skipped: list[dict[str, str]] = []
     answer.fields |= {"index": str(store), "skipped": skipped}
+    introduce(model, answer)
     opened = encoder(model, device)
     if again:
         _forget(store)
@@ -160,6 +161,8 @@ def search(
     if not where.is_file():
         folder(where)
     index = Index.open(where)
+    answer: Answer = ctx.obj
+    known = introduce(model or index.model, answer, *words, *(without or ()))
     opened = encoder(model or index.model, device)
     index.check(opened)
     lists = None
@@ -168,7 +171,15 @@ def search(
 
         lists = Lists(index)
     matches = find(index, vector_of(opened, words, pictures, without or ()), count, lists)
-    answer: Answer = ctx.obj
+    if known and known.likely and words and not pictures and not without:
+        best = max((match.score for match in matches), default=0.0)
+        answer.fields["likely"] = best >= known.likely
+        if best < known.likely:
+            say(
+                f"note: nothing here is likely to show {query!r}: the best scores {best:.2f}, and "
+                f"what {known.name} knows reaches {known.likely:.2f}",
+                "yellow",
+            )
     answer.fields |= {
         "query": query or "",
         "images": [str(path) for path in pictures],

@@ -1,8 +1,12 @@
 """Whether what a request names is there, before torch is imported."""
 
 from darkroom.app.drawing.request import Request
+from darkroom.app.outcome import Answer
 from darkroom.app.terminal import say
 from darkroom.errors import ModelNotFoundError
+from darkroom.weights.knowledge import knowledge_of
+
+SHOWN, MOST = 3, 1000  # prompts whose words are shown; that are looked at
 
 
 def check_model(request: Request) -> None:
@@ -27,11 +31,29 @@ def check_model(request: Request) -> None:
             check_model_name(request.refiner_name)
         except ModelNotFoundError as error:
             raise ModelNotFoundError(f"--refiner: {error}") from None
-    if not request.model and not request.redrawn:
-        say(
-            f"model: {request.model_name} (built in, small); for a real one: "
-            "darkroom models pull hf:owner/name, then --model NAME"
-        )
+    if not request.model and not request.redrawn and (known := knowledge_of(request.model_name)):
+        say(f"model: {known.line}")
+
+
+def check_words(request: Request, answer: Answer) -> None:
+    """Say which words of the prompts a built-in model never saw, and what it knows nearest."""
+    known = knowledge_of(request.model_name)
+    if known is None or request.is_exact:
+        return
+    answer.fields["knows"] = {known.name: known.about}
+    told = []
+    texts = [("prompt", text) for text in request.texts]
+    texts += [("negative", request.negative)] if request.negative else []
+    for which, text in texts[:MOST]:
+        reading = known.read(text)
+        if line := reading.line(known.name):
+            told.append({which: text, **reading.plain()})
+            if len(told) <= SHOWN:
+                of = " (negative prompt)" if which == "negative" else ""
+                say(f"note: {line}{of}", "yellow")
+    answer.fields["words"] = told
+    if len(told) > SHOWN:
+        say(f"note: and so on, in {len(told) - SHOWN} more prompts; --json has all", "yellow")
 
 
 def check_adapters(request: Request) -> None:

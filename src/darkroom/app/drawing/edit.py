@@ -114,9 +114,13 @@ class EditRequest(Request):
         """
         if self.how is None:
             return self
+        from darkroom.app.seeing.opening import introduce
         from darkroom.app.session import usable_device
+        from darkroom.names import ENCODER_MODEL, SEGMENT_MODEL
         from darkroom.vision.select import NotFoundError
 
+        introduce(self.how.segmenter or SEGMENT_MODEL, answer)
+        introduce(self.how.encoder or ENCODER_MODEL, answer, self.how.text)
         with waiting(f"looking for {self.how.text!r}"):
             selection, how = find(self.edited, self.how, device=usable_device(self.device))
         answer.fields["selection"] = selection.to_plain()

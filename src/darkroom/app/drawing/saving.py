@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.app import values
-from darkroom.app.drawing.checking import check_adapters, check_model
+from darkroom.app.drawing.checking import check_adapters, check_model, check_words
 from darkroom.app.drawing.origin import not_reproduced
 from darkroom.app.drawing.request import Request
 from darkroom.app.outcome import Answer, usage
@@ -89,6 +89,7 @@ def draw_and_save(
     check_adapters(request)
     wanted = request.pictures
     answer.fields |= {"model": request.model_name, "pictures": []}
+    check_words(request, answer)
     request = request.found(answer, destination)
     started = time.perf_counter()
     pictures = draw(Session(request.strict), request, preview=destination.preview)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from darkroom.app import values
-from darkroom.app.outcome import usage
+from darkroom.app.outcome import Answer, usage
 from darkroom.app.output import SUFFIXES
-from darkroom.app.terminal import waiting
+from darkroom.app.terminal import say, waiting
 from darkroom.errors import ModelNotFoundError
+from darkroom.weights.knowledge import Knowledge, Reading, knowledge_of
 
 if TYPE_CHECKING:
     from darkroom.vision.encoder import Encoder
@@ -40,6 +41,21 @@ def encoder(model: str, device: str | None) -> "Encoder":
         opened = open_encoder(name, usable_device(device))
         accelerate(opened.model, recommended(opened.model))
         return opened
+
+
+def introduce(name: str, answer: Answer, *texts: str) -> Knowledge | None:
+    """Say what a built-in model knows, and which words of ``texts`` it never saw; also in JSON."""
+    known = knowledge_of(name)
+    if known is None:
+        return None
+    say(f"model: {known.line}")
+    answer.fields.setdefault("knows", {})[name] = known.about
+    unseen = {one.word: one for text in texts for one in known.read(text).unseen}
+    if unseen:
+        reading = Reading(unseen=tuple(unseen.values()))
+        answer.fields["unseen"] = reading.plain()["unseen"]
+        say(f"note: {reading.line(name)}", "yellow")
+    return known
 
 
 def folder(path: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.app.outcome import Answer, usage
 from darkroom.app.progress import Progress
+from darkroom.app.seeing.opening import encoder, introduce
 from darkroom.app.terminal import say, table, waiting
 from darkroom.errors import DataError, ImageError
 from darkroom.names import ENCODER_MODEL
@@ -134,6 +135,9 @@ def run(
         one.keep = inputs
     if len(names) == 1:
         peek(*names.values())  # says what is wrong before a model is loaded
+    introduce(model, answer)
+    if asked.text is not None:
+        introduce(asked.words.get("encoder") or ENCODER_MODEL, answer, asked.text)
     cutter = Cutter(asked, model, device)
     done: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
@@ -212,8 +216,6 @@ class Cutter:
             self.segmenter = replace(self.segmenter, **{FAST[key]: fast[key] for key in fast})
         self.encoder: Encoder | None = None
         if asked.text is not None:
-            from darkroom.app.seeing.opening import encoder
-
             self.encoder = encoder(asked.words.get("encoder") or ENCODER_MODEL, usable)
 
     def masks(self, picture: "Image.Image") -> "Iterator[Mask]":
