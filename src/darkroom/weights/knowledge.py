@@ -5,7 +5,6 @@ written by ``benchmarks/emoji_knowledge.py`` from the training data.
 """
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from darkroom import foreign
+from darkroom.errors import CheckpointError
 from darkroom.weights.locate import ASSETS, built_in_names
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
@@ -172,4 +173,4 @@ def knowledge_of(name: str) -> Knowledge | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))
+    return foreign.read_object(path, CheckpointError)

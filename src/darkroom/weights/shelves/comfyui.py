@@ -1,6 +1,7 @@
 """ComfyUI's ``extra_model_paths.yaml``: folders of other programs, by what they hold."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from darkroom import foreign
 from darkroom.errors import ConfigError
 
 EXTRA_PATHS = "extra_model_paths.yaml"
-LARGEST = 256 << 10  # bytes
+LARGEST = 64 << 10  # bytes
+NESTED = re.compile(r"^[ ]*[-?] |[\[{]", re.MULTILINE)  # lists and objects, of which it has none
 OWN = ("base_path", "is_default")  # keys that name no folder of models
 NO_MODELS = ("configs", "custom_nodes")
 
@@ -42,8 +44,11 @@ def extra_paths(file: Path) -> Iterator[tuple[Path, str]]:
 def _sections(file: Path) -> dict:
     import yaml  # comes with huggingface_hub
 
+    text = foreign.read_text(file, ConfigError, LARGEST)
+    if len(NESTED.findall(text)) > 16:  # the parser takes quadratic time over them
+        raise ConfigError(f"{file}: lists in it; expected sections with paths, one a line")
     try:
-        found = yaml.safe_load(foreign.read_text(file, ConfigError, LARGEST))
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split())[:120]
         raise ConfigError(f"{file}: not YAML ({text}); see ComfyUI's example of it") from None
