@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from darkroom.sampling.table import TABLE
+from darkroom.sampling.table import TABLE, meant
 
 SAMPLER_NAMES = tuple(TABLE)
 SPACING_NAMES = (
@@ -36,8 +36,13 @@ SEGMENT_MODEL = "emoji-sam"  # built in
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name most like ``name``, or None when none is like it."""
+    """The name most like ``name``, or None when none is like it.
+
+    A sampler is found by what other programs call it, too.
+    """
     lowered = {known.lower(): known for known in names}
+    if (sampler := meant(name)) in lowered:
+        return sampler
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return lowered[close[0]] if close else None
 

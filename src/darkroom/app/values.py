@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,26 @@ def sampler(text: str) -> str:
 def spacing(text: str) -> str:
     """One of SPACING_NAMES."""
     return _known(text, "spacing", SPACING_NAMES)
+
+
+def timesteps(text: str) -> tuple[int, ...]:
+    """'999,749,499,249': whole numbers that decrease; whether they exist the model says."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1000:
+        raise typer.BadParameter(f"{len(parts)} timesteps: expected at most 1000")
+    for part in parts:
+        if not re.fullmatch(r"[0-9]{1,6}", part):
+            raise typer.BadParameter(
+                f"{part[:20]!r} is no timestep; expected whole numbers that decrease, such as "
+                "999,749,499,249"
+            )
+    found = tuple(map(int, parts))
+    for before, after in pairwise(found):
+        if after >= before:
+            raise typer.BadParameter(
+                f"{after} comes after {before}; timesteps must decrease, such as 999,749,499,249"
+            )
+    return found
 
 
 def dtype(text: str) -> str:

@@ -191,7 +191,7 @@ def arguments_of(
         arguments["size"] = params.size
     if params.fingerprint:
         arguments["tile"] = params.tile
-    for name in ("sampler", "spacing"):
+    for name in ("sampler", "spacing", "timesteps"):
         if getattr(params, name):
             arguments[name] = getattr(params, name)
     return features, arguments

@@ -314,3 +314,14 @@ TABLE: dict[str, SamplerRow] = {
         note="For TCD and Hyper-SD LoRAs: 4 to 8 steps, guidance 1 (off). Option `eta`, 0 to 1.",
     ),
 }
+
+
+def meant(name: str) -> str | None:
+    """The sampler that another program calls by ``name``; None when none does."""
+    folded = name.strip().casefold()
+    for sampler, row in TABLE.items():
+        own = () if row.when is None else (row.scheduler.name,)
+        if folded in map(str.casefold, (*row.a1111, *row.comfyui, *row.invokeai, *own)):
+            return sampler
+    shorter = folded.removesuffix(" karras").removesuffix(" exponential").removeprefix("k_")
+    return meant(shorter) if shorter != folded else None

@@ -54,6 +54,14 @@ def test_axes_are_lists_and_ranges():
     assert weights == [[], [("x", 0.5)], [("x", 1.0)]]
 
 
+def test_timesteps_are_an_axis():
+    found = axis('timesteps="999,499","999,749,499,249"', {})
+    assert [value.change(BASE).timesteps for value in found.values] == [
+        (999, 499),
+        (999, 749, 499, 249),
+    ]
+
+
 def test_words_are_searched_and_replaced():
     request = Request(prompts=("a red fox",), negative="red", seed=0)
     found = applied("replace=red,blue,", request)

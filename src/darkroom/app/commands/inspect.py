@@ -169,6 +169,7 @@ def drawn(params: dict[str, Any]) -> dict[str, Any]:
         "steps": params["steps"],
         "sampler": params["sampler"],
         "spacing": params["spacing"],
+        "timesteps": ", ".join(map(str, params["timesteps"])),
         "options": ", ".join(f"{k}={v}" for k, v in params["options"].items()),
         "guidance": params["guidance"],
         "rescale": params["rescale"],

@@ -191,6 +191,7 @@ def start(
         size=request.size,
         sampler=request.sampler,
         spacing=request.spacing,
+        timesteps=request.timesteps,
     )
 
 

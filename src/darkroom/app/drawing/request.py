@@ -46,6 +46,7 @@ class Request:
     steps: int | None = None
     sampler: str | None = None
     spacing: str | None = None
+    timesteps: tuple[int, ...] | None = None  # instead of steps and a spacing
     guidance: float | None = None
     seed: int | None = None
     count: int | None = None
@@ -107,6 +108,9 @@ class Request:
         if redrawn and not self.remote:
             check_remote(self.named_by(redrawn))
         self.check_inputs()
+        for name in ("steps", "spacing"):
+            if self.timesteps and getattr(self, name) is not None:
+                raise usage("says what --timesteps says: leave one of them out", f"--{name}")
         scale = self.guidance if self.guidance is not None else redrawn and redrawn.guidance
         if scale is not None and scale <= 1 and self.negative_at(scale):
             raise usage(
@@ -273,10 +277,15 @@ class Request:
             "steps": self.steps,
             "sampler": self.sampler,
             "spacing": self.spacing,
+            "timesteps": self.timesteps,
             "guidance": self.guidance,
             "size": self.size,
         }
         changes = {name: value for name, value in said.items() if value is not None}
+        if self.timesteps:
+            changes |= {"steps": len(self.timesteps), "spacing": ""}
+        elif self.steps is not None or self.spacing is not None:
+            changes["timesteps"] = ()
         if self.sampler and self.sampler != params.sampler:
             changes["options"] = {}  # they are another sampler's
         if seeds != params.seeds:

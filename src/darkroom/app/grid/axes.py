@@ -18,7 +18,7 @@ from darkroom.text.prompt import LoraRequest
 RANGE = re.compile(r"(-?[\d.]+?)\.\.(-?[\d.]+)/([\d.]+)")
 MOST = 1000  # values of one axis
 NAMES = (
-    "steps", "guidance", "sampler", "spacing", "seed", "prompt", "replace", "negative",
+    "steps", "guidance", "sampler", "spacing", "timesteps", "seed", "prompt", "replace", "negative",
     "lora:NAME", "model", "size", "strength", "style", "clip-skip", "refiner-start",
 )  # fmt: skip
 
@@ -146,6 +146,7 @@ def _field(name: str) -> tuple[str, Callable[[str], Any]]:
         "guidance": ("guidance", values.guidance),
         "sampler": ("sampler", values.sampler),
         "spacing": ("spacing", values.spacing),
+        "timesteps": ("timesteps", values.timesteps),
         "seed": ("seed", values.seed),
         "model": ("model", str),
         "size": ("size", values.size),

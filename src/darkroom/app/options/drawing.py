@@ -177,6 +177,15 @@ Spacing = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Timesteps = Annotated[
+    Any,
+    typer.Option(
+        metavar="T,T,...",
+        parser=values.timesteps,
+        help="The training timesteps to visit, such as 999,749,499,249; not --steps, --spacing.",
+        rich_help_panel=RUN,
+    ),
+]
 Guidance = Annotated[
     Any,
     typer.Option(
