@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import darkroom as dr
 from darkroom.acceleration import (
     Acceleration,
     accelerate,
     for_training,
     keep_freed_memory,
+    modules,
     recommended,
 )
+from darkroom.adapters.lora import attach
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig
 from darkroom.models.fastsam.fused import PackedConvNorm
 from darkroom.models.fastsam.network import FastSAM, scaled
@@ -23,6 +26,7 @@ from darkroom.models.unet import UNet, UNetConfig
 from darkroom.ops.linear import OneDnnLinear
 from darkroom.ops.measured import MeasuredConv2d, MeasuredLinear
 from darkroom.ops.packed import PackedConv2d, PackedLinear, can_pack, pack
+from darkroom.tracing import trace
 
 PLANS = {
     "nothing": Acceleration(),
@@ -197,7 +201,7 @@ def test_what_is_recommended_leaves_parameters_as_they_are() -> None:
     assert recommended(model) == Acceleration(
         attention="measured", products="measured", convolutions="measured"
     )
-    assert for_training() == Acceleration(products="measured")
+    assert for_training() == recommended(model)
     before, parameters = snapshot(model), list(model.parameters())
     told = repr(model)
     accelerate(model, recommended(model))
@@ -271,8 +275,6 @@ def test_a_layer_in_two_places_is_packed_once() -> None:
 
 
 def test_a_whole_latent_diffusion_model_is_accelerated() -> None:
-    from darkroom.acceleration import modules
-
     class Parts:
         unet, autoencoder, text_encoder = nn.Linear(1, 1), nn.Linear(2, 2), object()
 
@@ -290,3 +292,105 @@ def test_keeping_freed_memory_is_a_setting_of_a_program() -> None:
     )
     assert answer.stdout.strip() in ("True", "False")
     assert callable(keep_freed_memory)
+
+
+# --- the doors
+
+
+def kinds(model: object) -> set[type]:
+    return {type(module) for network in modules(model) for module in network.modules()}  # type: ignore[arg-type]
+
+
+def test_doors_open_what_is_fast_unless_told_not_to(monkeypatch) -> None:
+    monkeypatch.delenv("DARKROOM_ACCELERATE", raising=False)
+    fast = {MeasuredLinear, MeasuredConv2d}
+    assert kinds(dr.load("emoji")) >= fast
+    assert not kinds(dr.load("emoji", accelerate=False)) & fast
+    assert kinds(dr.open_encoder("emoji-clip").model) & fast
+    assert not kinds(dr.open_encoder("emoji-clip", accelerate=False).model) & fast
+    assert kinds(dr.open_segmenter("emoji-sam").model) >= {*fast, FoldedDecoder}
+    assert not kinds(dr.open_segmenter("emoji-sam", accelerate=False).model) & fast
+    segmenter = dr.load("emoji-fastsam")  # keeps what it could be saved or trained with
+    assert nn.BatchNorm2d in kinds(segmenter)
+    assert nn.BatchNorm2d not in kinds(dr.open_segmenter("emoji-fastsam").model)
+    monkeypatch.setenv("DARKROOM_ACCELERATE", "0")
+    assert not kinds(dr.load("emoji")) & fast
+    assert nn.BatchNorm2d in kinds(dr.open_segmenter("emoji-fastsam").model)
+
+
+@torch.no_grad()
+def test_what_a_door_has_made_fast_is_an_ordinary_model(monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("DARKROOM_ACCELERATE", raising=False)
+    fast, plain = dr.load("emoji"), dr.load("emoji", accelerate=False)
+    before = snapshot(plain.unet)
+    assert same(fast.unet, before)
+    assert [*fast.unet.parameters()]
+    config = fast.unet.config
+    x = torch.randn(2, config.in_channels, 8, 8), torch.tensor([7.0, 900.0])
+    text = torch.randn(2, 9, config.text_channels)
+    expected = plain.unet(*x, text)
+    assert torch.equal(fast.unet(*x, text), expected)  # by the tests' clock
+    twin = copy.deepcopy(fast.unet)
+    assert torch.equal(twin(*x, text), expected)
+    for match, change in (("*", 1.0), ("*conv1", -2.0)):
+        results = []
+        for unet in (plain.unet, fast.unet):
+            torch.manual_seed(0)
+            with attach(unet, match, rank=2) as lora:
+                for parameter in lora.parameters():
+                    parameter.normal_(std=0.1 * abs(change))
+                results.append(unet(*x, text))
+            assert torch.equal(unet(*x, text), expected)  # detached bit for bit
+        assert torch.equal(*results)
+    assert not torch.equal(results[0], expected)
+    differences = trace(plain.unet, (*x, text)).differences(trace(fast.unet, (*x, text)), 0)
+    assert not differences
+    dr.save(fast, tmp_path / "saved")
+    assert same(dr.load(tmp_path / "saved", accelerate=False).unet, before)
+    accelerate(fast, recommended(fast)).undo()  # a second time changes nothing
+    assert torch.equal(fast.unet(*x, text), expected)
+    half = fast.unet.to(torch.bfloat16)
+    assert half(x[0].bfloat16(), x[1], text.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_loaded_model_trains(monkeypatch) -> None:
+    monkeypatch.delenv("DARKROOM_ACCELERATE", raising=False)
+    unet = dr.load("emoji").unet.requires_grad_()
+    text = torch.randn(1, 9, unet.config.text_channels)
+    x = torch.randn(1, unet.config.in_channels, 8, 8)
+    unet(x, torch.tensor([7.0]), text).square().mean().backward()
+    assert all(p.grad is not None for p in unet.parameters())
+
+
+def test_memory_is_kept_unless_the_user_has_set_it(monkeypatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Library:
+        @staticmethod
+        def mallopt(name: int, value: int) -> int:
+            calls.append((name, value))
+            return 1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Library)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    for name in ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "DARKROOM_ACCELERATE"):
+        monkeypatch.delenv(name, raising=False)
+    assert keep_freed_memory()
+    assert calls == [(-4, 0), (-1, 2**31 - 1)]
+    calls.clear()
+    dr.load("emoji-edges")
+    assert len(calls) == 2
+    dr.load("emoji-edges", accelerate=False)
+    assert len(calls) == 2
+    for name, value in (
+        ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=4"),
+        ("MALLOC_TRIM_THRESHOLD_", "1"),
+        ("DARKROOM_ACCELERATE", "0"),
+    ):
+        with monkeypatch.context() as context:
+            context.setenv(name, value)
+            assert not keep_freed_memory()
+    monkeypatch.setattr("platform.libc_ver", lambda: ("musl", ""))
+    assert not keep_freed_memory()
+    assert len(calls) == 2

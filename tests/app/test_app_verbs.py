@@ -114,7 +114,7 @@ def test_inspect_layers_errors(darkroom):
 
 
 def test_doctor(darkroom, monkeypatch):
-    for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "LD_PRELOAD"):
+    for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "LD_PRELOAD", "DARKROOM_ACCELERATE"):
         monkeypatch.delenv(name, raising=False)
     ended = darkroom("doctor", "--json")
     facts = ended.answer
@@ -125,8 +125,13 @@ def test_doctor(darkroom, monkeypatch):
     assert facts["memory"]["total"] > facts["memory"]["available"] > 0
     assert facts["disk"]["here"]["free"] > 0
     assert all(problem["remedy"] for problem in facts["problems"])
-    hints = [p for p in facts["problems"] if "glibc" in p["what"]]
-    assert len(hints) == (facts["allocator"]["libc"] == "glibc")
+    glibc = facts["allocator"]["libc"] == "glibc"
+    assert facts["allocator"]["set_by"] == ("darkroom" if glibc else None)
+    assert not [p for p in facts["problems"] if "glibc" in p["what"]]
+    with monkeypatch.context() as context:
+        context.setenv("DARKROOM_ACCELERATE", "0")
+        no = darkroom("doctor", "--json").answer
+    assert len([p for p in no["problems"] if "glibc" in p["what"]]) == glibc
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.mmap_max=0")
     again = darkroom("doctor", "--json").answer
     assert again["allocator"]["keeps_freed_memory"] is True

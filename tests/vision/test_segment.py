@@ -250,7 +250,7 @@ def test_opened_by_name(tmp_path, small):
         assert isinstance(answer, Masks)
         assert answer.best()[0].source == f"{opened.name}: box 11,5,51,40"
     assert type(opened.model.mask_decoder) is FoldedDecoder
-    plain = open_segmenter(tmp_path / "folder", device="cpu", fast=False)
+    plain = open_segmenter(tmp_path / "folder", device="cpu", accelerate=False)
     assert type(plain.model.mask_decoder) is MaskDecoder
     with pytest.raises(ModelNotFoundError, match="no model is called 'emoji-sum'"):
         open_segmenter("emoji-sum")

@@ -180,6 +180,8 @@ def _models(problems: list[Problem]) -> list[dict[str, Any]]:
 
 def _allocator(problems: list[Problem]) -> dict[str, Any]:
     """Glibc returns freed memory at once; every forward pays page faults for getting it back."""
+    from darkroom.acceleration import is_wanted
+
     name = platform.libc_ver()[0]
     preloaded = os.environ.get("LD_PRELOAD", "")
     tuned = (
@@ -187,12 +189,14 @@ def _allocator(problems: list[Problem]) -> dict[str, Any]:
         or "mmap_max" in os.environ.get("GLIBC_TUNABLES", "")
         or "MALLOC_MMAP_MAX_" in os.environ
     )
-    if name == "glibc" and sys.platform == "linux" and not tuned:
+    glibc = name == "glibc" and sys.platform == "linux"
+    by = "environment" if tuned else "darkroom" if glibc and is_wanted() else None
+    if glibc and by is None:
         problems.append(
             Problem(
-                "glibc gives freed memory back at once, which costs large models 1.2 to 1.3 x "
-                "on a CPU",
-                f"export {TUNING}",
+                "DARKROOM_ACCELERATE=0: operations take PyTorch's way, and glibc gives freed "
+                "memory back at once, which costs large models 1.2 to 1.5 x on a CPU",
+                f"unset DARKROOM_ACCELERATE, or export {TUNING}",
             )
         )
-    return {"libc": name or "unknown", "keeps_freed_memory": tuned}
+    return {"libc": name or "unknown", "keeps_freed_memory": by is not None, "set_by": by}

@@ -40,24 +40,21 @@ class Session:
 def open_model(
     name: str, dtype: str | None, device: str | None, strict: bool = False
 ) -> "LatentDiffusion":
-    """Load what must be a text-to-image model, and make it as fast as it gets at equal numbers.
+    """Load what must be a text-to-image model.
 
     Raises:
         ModelMismatchError: it is a model of another kind, such as an autoencoder alone.
         DarkroomError: it cannot be found, read or placed on the device.
     """
-    from darkroom.acceleration import accelerate, keep_freed_memory, recommended
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
     from darkroom.weights.load import load
 
-    keep_freed_memory()
     model = load(name, dtype=dtype, device=usable_device(device), strict=strict)
     if not isinstance(model, LatentDiffusion):
         raise ModelMismatchError(
             f"{name}: a {type(model).__name__} alone, not a text-to-image model; "
             "`darkroom inspect` says what it is"
         )
-    accelerate(model, recommended(model))
     return model
 
 

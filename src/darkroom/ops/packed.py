@@ -8,6 +8,9 @@ PyTorch reorders a weight at every call. Reordered once, a 3x3 convolution of 12
 import torch
 from torch import Tensor, nn
 
+from darkroom.ops.linear import OneDnnLinear
+from darkroom.ops.measured import MeasuredConv2d, MeasuredLinear
+
 
 def can_pack() -> bool:
     """Whether this PyTorch has what packing needs."""
@@ -24,12 +27,15 @@ def pack(module: nn.Module) -> "PackedConv2d | PackedLinear | None":
     Raises:
         ValueError: when the layer's weight is not float32 on a CPU.
     """
-    if type(module) is nn.Linear:
+    if type(module) in (nn.Linear, OneDnnLinear, MeasuredLinear):
+        assert isinstance(module, nn.Linear)
         _check(module.weight)
         return PackedLinear(module)
-    if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
-        _check(module.weight)
-        return PackedConv2d(module)
+    if type(module) in (nn.Conv2d, MeasuredConv2d):
+        assert isinstance(module, nn.Conv2d)
+        if module.groups == 1 and module.padding_mode == "zeros":
+            _check(module.weight)
+            return PackedConv2d(module)
     return None
 
 

@@ -155,6 +155,7 @@ def open_encoder(
     device: str | None = None,
     *,
     activation: str | None = None,
+    accelerate: bool = True,
 ) -> Encoder:
     """Open a model that compares pictures and texts.
 
@@ -162,13 +163,14 @@ def open_encoder(
         name: anything that ``load`` takes: what ``Encoder.save`` and ``darkroom train`` wrote, and
             public CLIPs: OpenAI's archives, open_clip's files and folders, transformers' folders.
         activation: "quick_gelu" or "gelu", for an open_clip file that does not say which.
+        accelerate: as for ``load``.
 
     Raises:
         ModelNotFoundError: nothing is called that.
         ModelMismatchError: it is another kind of model.
         CheckpointError: the files cannot be used.
     """
-    model = load(name, device=device, dtype="float32", activation=activation)
+    model = load(name, device=device, dtype="float32", activation=activation, accelerate=accelerate)
     path = locate(name).path
     if isinstance(model, Clip):
         view = model.config.view

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from darkroom.acceleration import accelerate, recommended
+from darkroom.acceleration import hasten
 from darkroom.errors import ModelMismatchError
 from darkroom.images import ImageLike, open_image
 from darkroom.masks import Mask
@@ -274,20 +274,23 @@ def check_inside(prompt: Prompt, size: tuple[int, int]) -> None:
 
 
 def open_segmenter(
-    name: str | os.PathLike[str] = SEGMENT_MODEL, device: str | None = None, *, fast: bool = True
+    name: str | os.PathLike[str] = SEGMENT_MODEL,
+    device: str | None = None,
+    *,
+    accelerate: bool = True,
 ) -> "Segmenter | FastSegmenter":
     """Open SAM, MobileSAM or FastSAM: a built-in name, a folder, a .pth, .pt or .safetensors file.
 
     Args:
         device: None = CUDA where there is one, else the CPU.
-        fast: as ``acceleration.recommended`` says: equal within rounding, for inference alone.
+        accelerate: what is quickest on this machine, equal within rounding, for inference alone.
 
     Raises:
         ModelNotFoundError: nothing is called that.
         ModelMismatchError: it is another kind of model.
         CheckpointError: the files cannot be used.
     """
-    model = load(name, device=device, dtype="float32")
+    model = load(name, device=device, dtype="float32", accelerate=False)
     path = Path(os.fspath(name).rpartition(":")[2])  # hf:owner/name:file.pt
     short = path.stem if path.suffix in SUFFIXES else path.name
     from darkroom.models.fastsam.network import FastSAM
@@ -297,8 +300,8 @@ def open_segmenter(
             f"{name}: a {type(model).__name__}, which does not segment by points and boxes; give "
             "emoji-sam, sam_vit_b, _l or _h, mobile_sam or FastSAM"
         )
-    if fast:
-        accelerate(model, recommended(model))
+    if accelerate:
+        hasten(model, inference_alone=True)
     if isinstance(model, Sam):
         return Segmenter(model, short)
     from darkroom.vision.fastsam import FastSegmenter

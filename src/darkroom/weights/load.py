@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from darkroom import foreign
+from darkroom.acceleration import hasten
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.errors import CheckpointError, ConfigError
@@ -37,6 +38,7 @@ def load(
     variant: str | None = None,
     ema: bool = True,
     strict: bool = False,
+    accelerate: bool = True,
 ) -> Any:
     """Open a model, wherever it is and whatever wrote it.
 
@@ -54,6 +56,8 @@ def load(
         ema: of a single file that holds both, take the averaged weights.
         strict: refuse a file with keys that touch no part of the model. Otherwise one warning
             lists them. Keys that are missing, or do not fit inside a part, are always errors.
+        accelerate: let each operation take the way that is quickest on this machine, at equal
+            numbers (``acceleration.hasten``); False leaves all to PyTorch.
 
     Returns:
         A ``LatentDiffusion``; of a file or folder that holds one network, that network, or with a
@@ -87,6 +91,8 @@ def load(
         opened = open_located(located, target)
     if activation is not None and not isinstance(opened, Clip):
         raise ConfigError(f"activation= is for CLIP; {model} is a {type(opened).__name__}")
+    if accelerate:
+        hasten(opened)
     return opened
 
 

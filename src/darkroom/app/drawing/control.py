@@ -331,15 +331,10 @@ class ControlRequest(Request):
 
 
 def opened(name: str, model: "LatentDiffusion") -> Any:
-    """A control network in the model's numbers, where the model is, as fast as it gets."""
-    from darkroom.acceleration import accelerate, recommended
-    from darkroom.models.control.controlnet import ControlNet
+    """A control network in the model's numbers, where the model is."""
     from darkroom.weights.load import load
 
-    net = load(name, dtype=model.dtype, device=model.device)
-    if isinstance(net, ControlNet):
-        accelerate(net, recommended(net))
-    return net
+    return load(name, dtype=model.dtype, device=model.device)
 
 
 def _at(values: tuple[float, ...], index: int, usual: float) -> float:

@@ -32,15 +32,12 @@ def encoder(model: str, device: str | None) -> "Encoder":
     Raises:
         DarkroomError: it cannot be found, read or placed on the device.
     """
-    from darkroom.acceleration import accelerate, recommended
     from darkroom.app.session import usable_device
     from darkroom.vision.encoder import open_encoder
 
     name = str(Path(model).absolute()) if Path(model).exists() else model
     with waiting(f"loading {model}"):
-        opened = open_encoder(name, usable_device(device))
-        accelerate(opened.model, recommended(opened.model))
-        return opened
+        return open_encoder(name, usable_device(device))
 
 
 def introduce(name: str, answer: Answer, *texts: str) -> Knowledge | None:

@@ -187,11 +187,9 @@ class Cutter:
     """What finds masks in a picture as it was asked for; models are opened once."""
 
     def __init__(self, asked: Asked, model: str, device: str | None) -> None:
-        from darkroom.acceleration import keep_freed_memory
         from darkroom.app.session import usable_device
         from darkroom.vision.segment import Segmenter, open_segmenter
 
-        keep_freed_memory()
         self.asked, self.prompts = asked, asked.prompts()
         self.missed: Any = None  # the last Selection in which nothing was chosen
         self.options: Any = None
