@@ -19,6 +19,7 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 model or file, 4 out of memory, 5 cancelled, "
     "130 Ctrl-C."
 )
+LONGEST = 2000  # letters of a line
 UsageError: Any = typer.BadParameter.__mro__[1]  # public in no version of typer under one name
 ClickException: Any = UsageError.__mro__[1]
 
@@ -86,7 +87,7 @@ def one_line(error: BaseException) -> str:
         verb = getattr(getattr(error, "ctx", None), "command_path", None) or "darkroom"
         return f"{text}{'' if text.endswith(('.', '?')) else ';'} see `{verb} --help`"
     if isinstance(error, DarkroomError):
-        return _flat(str(error)) or type(error).__name__
+        return _short(_flat(str(error))) or type(error).__name__
     if _is_out_of_memory(error):
         return (
             "out of memory; try a smaller --size, --count 1, --dtype float16, or --device cpu "
@@ -126,6 +127,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch has no class of its own for the CPU's
     return type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+
+
+def _short(line: str) -> str:
+    """The line without its middle, where it quotes more of a file than anyone reads."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
 def _flat(text: str) -> str:

@@ -23,6 +23,7 @@ from darkroom.text.prompt import HypernetworkRequest, LoraRequest
 SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 _WEIGHT = re.compile(r"[+-]?(\d{1,4}\.?\d*|\.\d+)")
 LARGEST = 16384  # pixels of a side
+MOST_LINES = 100_000  # of a file of prompts
 
 
 def size(text: str) -> tuple[int, int]:
@@ -151,6 +152,10 @@ def prompts_file(path: Path, what: str = "prompt") -> tuple[str, ...]:
         raise ModelNotFoundError(f"{path}: no such file of {what}s; check the path")
     lines = foreign.read_text(path, ConfigError).splitlines()
     prompts = tuple(line.strip() for line in lines if line.strip())
+    if len(prompts) > MOST_LINES:
+        raise typer.BadParameter(
+            f"{path}: {len(prompts):,} {what}s; expected at most {MOST_LINES:,}: split the file"
+        )
     if not prompts:
         raise typer.BadParameter(f"{path}: no {what} in it; expected one a line")
     return prompts

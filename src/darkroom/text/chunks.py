@@ -13,6 +13,8 @@ from darkroom.errors import PromptError
 from darkroom.text.prompt import Piece
 from darkroom.text.tokenizer import SUFFIX, Tokenizer
 
+MOST_TOKENS = 7_500  # of one text, those that fill its chunks included: 100 chunks of CLIP's
+
 
 class Slot(NamedTuple):
     """One position of a chunk."""
@@ -61,7 +63,8 @@ class Chunker:
         """Chunks of a text; each section starts a new one. There is always at least one.
 
         Raises:
-            PromptError: An embedding has more vectors than a chunk has room for.
+            PromptError: An embedding has more vectors than a chunk has room for, or the text
+                more chunks than any prompt.
         """
         chunks: list[Chunk] = []
         slots: list[Slot] = []
@@ -69,6 +72,7 @@ class Chunker:
             if number > 0:
                 chunks.append(self._chunk(slots))
                 slots = []
+            self._check_count(chunks)
             slots = self._fill(chunks, slots, section)
         if slots or not chunks:
             chunks.append(self._chunk(slots))
@@ -77,6 +81,10 @@ class Chunker:
     def empty(self) -> Chunk:
         """The chunk of the empty prompt."""
         return self._chunk([])
+
+    def _check_count(self, chunks: Sequence[Chunk]) -> None:
+        if (len(chunks) + 1) * self.capacity > MOST_TOKENS:
+            raise PromptError(f"a prompt of more than {len(chunks):,} chunks; shorten it")
 
     def names(self, text: str) -> list[str]:
         """The embeddings that a text mentions."""
@@ -95,6 +103,7 @@ class Chunker:
                     "use one with fewer"
                 )
             if len(slots) + len(run) > self.capacity:
+                self._check_count(chunks)
                 start = len(slots)
                 near = last_comma >= 0 and start - last_comma <= self.lookback
                 if near and run[0].id != comma and run[0].vector is None:

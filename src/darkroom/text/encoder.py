@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.diffusion.conditioning import Conditioning
-from darkroom.errors import ModelMismatchError
+from darkroom.errors import ModelMismatchError, PromptError
 from darkroom.models.clip_text import ClipTextModel
 from darkroom.nn.embedding import sinusoid
 from darkroom.text.chunks import Chunk, Chunker
@@ -19,6 +19,8 @@ from darkroom.text.plan import Part, PromptPlan, Report, Segment
 from darkroom.text.prompt import (
     LoraRequest,
     Piece,
+    Subprompt,
+    check_length,
     extract_loras,
     parse_emphasis,
     parse_parts,
@@ -29,6 +31,9 @@ from darkroom.text.prompt import (
 from darkroom.text.sizes import Sizes
 from darkroom.text.tokenizer import Tokenizer
 
+MOST_SIDES = 32  # of AND: each is a call of the network at every step
+MOST_LETTERS = 1_000_000  # of the different texts of one prompt
+MOST_ENCODED = 2_000  # chunks of them
 _BATCH = 16  # chunks that a tower encodes at once
 
 
@@ -194,10 +199,10 @@ class PromptEncoder(nn.Module):
         if prompt is None:
             cond = self.unconditional(size)
             return PromptPlan((Segment(steps, (Part(cond, 1.0),)),), self._report("", [""], ()))
-        words, loras = extract_loras(prompt)
-        parts = parse_parts(words)
+        words, loras = extract_loras(check_length(prompt))
+        parts = _sides(words)
         schedules = [parse_schedule(part.text, steps) for part in parts]
-        texts = list(dict.fromkeys(text for schedule in schedules for _, text in schedule))
+        texts = _distinct(schedules)
         encoded = self._encode([self._sections(text) for text in texts], size, negative=negative)
         conds = dict(zip(texts, encoded, strict=True))
         segments: list[Segment] = []
@@ -226,10 +231,9 @@ class PromptEncoder(nn.Module):
 
     def report(self, prompt: str, steps: int = 20) -> Report:
         """What ``plan`` would make of a prompt, without running the towers."""
-        words, loras = extract_loras(prompt)
-        schedules = [parse_schedule(part.text, steps) for part in parse_parts(words)]
-        texts = list(dict.fromkeys(text for schedule in schedules for _, text in schedule))
-        return self._report(words, texts, tuple(loras))
+        words, loras = extract_loras(check_length(prompt))
+        schedules = [parse_schedule(part.text, steps) for part in _sides(words)]
+        return self._report(words, _distinct(schedules), tuple(loras))
 
     def _report(self, words: str, texts: Sequence[str], loras: tuple[LoraRequest, ...]) -> Report:
         chunker = self._chunkers()[0]
@@ -273,6 +277,11 @@ class PromptEncoder(nn.Module):
         chunkers = self._chunkers()
         chunked = [[chunker(text) for chunker in chunkers] for text in texts]
         counts = [max(map(len, towers)) for towers in chunked]
+        if sum(counts) > MOST_ENCODED and not together:
+            raise PromptError(
+                f"a prompt of {sum(counts):,} chunks over its steps; expected at most "
+                f"{MOST_ENCODED:,}: write it shorter, or with fewer changes"
+            )
         if together:
             counts = [max(counts)] * len(counts)
         features, pooled = [], None
@@ -375,6 +384,30 @@ class PromptEncoder(nn.Module):
 def _key(chunk: Chunk) -> object:
     """What the towers see of a chunk; weights come after them."""
     return chunk.ids, chunk.vectors
+
+
+def _sides(words: str) -> list[Subprompt]:
+    """As ``parse_parts``. Raises PromptError where there are too many."""
+    parts = parse_parts(words)
+    if len(parts) > MOST_SIDES:
+        raise PromptError(f"{len(parts):,} prompts joined by AND; expected at most {MOST_SIDES}")
+    return parts
+
+
+def _distinct(schedules: Iterable[Sequence[tuple[int, str]]]) -> list[str]:
+    """The different texts that a prompt is over time and AND.
+
+    Raises:
+        PromptError: more letters than can be encoded.
+    """
+    texts = list(dict.fromkeys(text for schedule in schedules for _, text in schedule))
+    letters = sum(map(len, texts))
+    if letters > MOST_LETTERS:
+        raise PromptError(
+            f"a prompt of {letters:,} letters over its steps; expected at most {MOST_LETTERS:,}: "
+            "write it shorter, or with fewer changes"
+        )
+    return texts
 
 
 def _at(schedule: Sequence[tuple[int, str]], step: int) -> str:

@@ -10,8 +10,9 @@ r"""A1111's prompt language, as text in and data out; nothing here knows tokens 
     <hypernet:name:0.7>        a request for a hypernetwork
     \( \) \[ \] \: \| \\       the character itself
 
-No string is an error: what does not fit the grammar is text. Everything runs in linear time and
-without recursion, so neither long nor deep prompts can stall it.
+No string is an error of grammar: what does not fit is text. Everything runs in linear time and
+without recursion, so neither long nor deep prompts can stall it; ``check_length`` says how long
+they may be.
 """
 
 import bisect
@@ -21,6 +22,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from darkroom.errors import PromptError
+
+LONGEST = 50_000  # letters of a prompt
+MOST_CHOICES = 200_000  # readings of brackets that depend on the step, over all steps
 ROUND, SQUARE = 1.1, 1 / 1.1
 LARGEST_WEIGHT = 1e6  # deeper nesting stops here, so no weight is ever infinite
 
@@ -72,6 +77,17 @@ class HypernetworkRequest(NamedTuple):
     name: str
     weight: float
     source: str  # the tag as it was written
+
+
+def check_length(text: str) -> str:
+    """The prompt itself, if it is one that can be drawn.
+
+    Raises:
+        PromptError: it is longer than any prompt.
+    """
+    if len(text) > LONGEST:
+        raise PromptError(f"a prompt of {len(text):,} letters; expected at most {LONGEST:,}")
+    return text
 
 
 def parse_emphasis(text: str) -> list[Piece]:
@@ -136,6 +152,7 @@ def parse_schedule(text: str, steps: int) -> list[tuple[int, str]]:
 
     Raises:
         ValueError: ``steps`` is less than 1.
+        PromptError: there are more choices over the steps than can be read.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}: at least 1 is needed")
@@ -147,6 +164,11 @@ def parse_schedule(text: str, steps: int) -> list[tuple[int, str]]:
     untils = {steps, *(when for when in whens.values() if when >= 1)}
     if len(whens) < len(choices):
         untils.update(range(1, steps + 1))
+    if len(choices) * len(untils) > MOST_CHOICES:
+        raise PromptError(
+            f"{len(choices):,} brackets that change over {len(untils):,} steps; expected at most "
+            f"{MOST_CHOICES // len(untils):,}"
+        )
     offsets = [0, *itertools.accumulate(map(len, tokens))]
     starts = sorted(choices)
 
