@@ -39,7 +39,6 @@ THROUGH = {
     "darkroom.atomic": "generation/test_generation_metadata.py",
     "darkroom.diffusion.pixel_diffusion": "test_examples.py",
     "darkroom.diffusion.rounded": "diffusion/test_diffusion_trajectories.py",
-    "darkroom.diffusion.beta": "diffusion/test_diffusion_levels.py",
     "darkroom.diffusion.sampler_options": "diffusion/test_diffusion_trajectories.py",
     "darkroom.diffusion.samplers": "diffusion/test_diffusion_samplers.py",
     "darkroom.generation.decode": "generation/test_generation_runs.py",

@@ -1,11 +1,15 @@
 """Schedules, spacings and levels: golden numbers, inverse pairs, refusals."""
 
+import math
+
 import diffusers
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from diffusers_schedulers import LCM, SD2, SD15, SDXL, TURBO
 
+from darkroom.diffusion.beta import beta_quantiles
 from darkroom.diffusion.levels import Levels
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
@@ -86,6 +90,55 @@ class TestSpacings:
     def test_karras_is_even_in_the_seventh_root(self):
         sigmas = np.array(SPACINGS["karras"](NoiseSchedule.scaled_linear(), 10)[:-1])
         assert np.ptp(np.diff(sigmas ** (1 / 7))) < 1e-12
+
+    @pytest.mark.parametrize("steps", [1, 2, 3, 20, 999])
+    def test_beta_equals_scipy(self, steps):
+        """As A1111 and diffusers space sigmas; ComfyUI spaces timesteps so."""
+        schedule = NoiseSchedule.scaled_linear()
+        low, high = schedule.sigmas[0], schedule.sigmas[-1]
+        shares = scipy.stats.beta.ppf(1 - np.linspace(0, 1, steps), 0.6, 0.6)
+        want = low + shares * (high - low)
+        np.testing.assert_allclose(SPACINGS["beta"](schedule, steps)[:-1], want, rtol=1e-12)
+
+    @pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (2.0, 5.0), (0.3, 1.0), (9.0, 0.5)])
+    def test_beta_quantiles_equal_scipy(self, a, b):
+        shares = np.array([0.0, 1e-9, 1e-3, 0.2, 0.5, 0.77, 0.999, 1.0])
+        want = scipy.stats.beta.ppf(shares, a, b)
+        np.testing.assert_allclose(beta_quantiles(shares, a, b), want, rtol=1e-9, atol=1e-300)
+
+    def test_sgm_uniform_is_a_uniform_grid_without_its_end(self):
+        """As A1111 and ComfyUI have it: between the noisiest and the cleanest level."""
+        schedule = NoiseSchedule.scaled_linear()
+        for rounded in (True, False):
+            config = SamplingConfig(sampler="euler", settings=SD.settings, rounded=rounded)
+            levels = config.levels(4, spacing="sgm_uniform")
+            assert levels.timesteps == pytest.approx((999, 749.25, 499.5, 249.75), abs=1e-4)
+            assert levels.sigmas[:-1] == pytest.approx(
+                [schedule.sigma(t) for t in levels.timesteps]
+            )
+        assert levels.sigmas[-1] == 0
+        log = np.log(schedule.sigmas)
+        want = 0.75 * log[749] + 0.25 * log[750]
+        assert math.log(levels.sigmas[1]) == pytest.approx(want, rel=1e-6)
+
+
+class TestExplicitTimesteps:
+    @pytest.mark.parametrize("sampler", [n for n in SAMPLER_NAMES if n != "pndm"])
+    @pytest.mark.parametrize("rounded", [True, False])
+    def test_they_are_the_levels_of_every_sampler(self, sampler, rounded):
+        config = SamplingConfig(sampler="ddim", settings=SD.settings, rounded=rounded)
+        levels = config.levels(sampler=sampler, timesteps=(999, 500, 20))
+        assert levels.timesteps == pytest.approx((999, 500, 20), abs=1e-3) and levels.steps == 3
+        want = [levels.schedule.sigmas[t] for t in (999, 500, 20)]
+        assert levels.sigmas == pytest.approx((*want, 0.0), rel=1e-5)
+        assert levels.landing(0) == pytest.approx(want[1], rel=1e-5)
+
+    def test_pndm_names_the_second_one_twice(self):
+        assert SD.levels(timesteps=(999, 500, 20)).timesteps == (999, 500, 500, 20)
+
+    def test_a_shape_of_the_configuration_gives_way(self):
+        config = SamplingConfig.from_diffusers({**SDXL, "use_karras_sigmas": True})
+        assert config.levels(timesteps=(999, 500)).timesteps == (999, 500)
 
 
 class TestGoldenLevels:
