@@ -1,5 +1,6 @@
 """The prompt language: A1111's published cases, random prompts with known meaning, random noise."""
 
+import contextlib
 import random
 import re
 
@@ -8,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bounded import guarded, lines_run
+from darkroom.errors import PromptError
 from darkroom.text import prompt as language
 from darkroom.text.prompt import (
     BREAK,
     Piece,
     Subprompt,
+    extract_hypernetworks,
     extract_loras,
     format_emphasis,
     parse_emphasis,
     parse_parts,
     parse_schedule,
     sections,
-    unreadable_tags,
 )
 
 # The published cases of A1111's prompt_parser, as facts: input, output.
@@ -180,11 +182,54 @@ def test_loras():
 
 
 @pytest.mark.parametrize(
-    "tag", ["<lora:a:b>", "<lora:>", "<lora: :1>", "<lora:a:1:2:3>", "<lora:a:>"]
+    ("tag", "text", "unet"),
+    [
+        ("<lora:a:te=1:unet=0.5>", 1.0, 0.5),  # the forms of A1111's own description
+        ("<lora:a:unet=0.5>", 1.0, 0.5),
+        ("<lora:a:te=0.5>", 0.5, 0.5),
+        ("<lora:a:0.3:unet=0.5>", 0.3, 0.5),
+        ("<lora:a:0.3:0.4:te=0.6>", 0.6, 0.4),
+        ("<lyco:a: te = 0.2 :0.9>", 0.2, 0.2),
+    ],
 )
-def test_unreadable_lora_tags_stay_words(tag):
-    assert extract_loras(f"x {tag} y") == (f"x {tag} y", [])
-    assert unreadable_tags(f"x {tag} y <lora:good:1>") == [tag]
+def test_named_weights(tag, text, unet):
+    rest, (request,) = extract_loras(f"x {tag}")
+    assert (rest, request.name, request.text, request.unet) == ("x ", "a", text, unet)
+
+
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [
+        ("<lora:a:b>", "'b' is no weight; expected a number"),
+        ("<lora:>", "it names no file; write <lora:NAME:WEIGHT>"),
+        ("<lora: :1>", "it names no file"),
+        ("<lora:a:1:2:3>", "3 weights; expected at most 2: the text's and the U-Net's"),
+        ("<lora:a:>", "'' is no weight"),
+        ("<lora:a:0.8:lbw=1,0,0.5>", "'lbw=' is not supported; known: te, unet"),
+        ("<lora:a:0.8:dyn=4>", "'dyn=' is not supported"),
+        ("<lora:a:te=1:te=1>", "'te=' is given twice"),
+        ("<lora:a:te=x>", "'x' is no weight"),
+        ("<lora:a:nan>", "'nan' is no weight"),
+        ("<hypernet:a:1:2>", "2 weights; expected at most 1: its weight"),
+        ("<hypernet:a:te=1>", "'te=' is not supported"),
+        ("<LORA:a:1>", "no tag is called 'LORA'; known: lora, lyco, hypernet"),
+        ("<wildcard:animal>", "no tag is called 'wildcard'"),
+    ],
+)
+def test_a_tag_that_is_not_understood_is_an_error(tag, reason):
+    for extract in (extract_loras, extract_hypernetworks):
+        with pytest.raises(PromptError, match=re.escape(f"prompt tag {tag!r}: {reason}")):
+            extract(f"x {tag} y")
+
+
+def test_a_tag_that_is_not_closed_is_an_error():
+    with pytest.raises(PromptError, match="it has no '>' at its end"):
+        extract_loras("x <lora:a:0.8 y")
+
+
+@pytest.mark.parametrize("text", ["<3", "a < b: c", "<x>", "<3: love", "a <b: c"])
+def test_what_is_no_tag_stays_words(text):
+    assert extract_loras(text) == (text, [])
 
 
 # --- prompts whose meaning is known because they are made from it
@@ -309,14 +354,19 @@ def check(text: str) -> None:
     kept = re.sub(r"\s|BREAK", "", "".join(piece.text for piece in pieces if piece is not BREAK))
     assert len(kept) <= len(text)
     assert parse_schedule(text, 10)[-1][0] == 10
-    rest, loras = extract_loras(text)
+    try:
+        rest, loras = extract_loras(text)
+    except PromptError:  # a tag that is not understood: one line
+        return
     assert len(rest) + sum(len(lora.source) for lora in loras) == len(text)
     assert all(isinstance(part, Subprompt) for part in parse_parts(text))
 
 
 def parse(text: str) -> None:
     """All that the language does to a prompt of 10 steps."""
-    rest, _ = extract_loras(text)
+    rest = text
+    with contextlib.suppress(PromptError):
+        rest, _ = extract_loras(text)
     for part in parse_parts(rest):
         for said in {said for _, said in parse_schedule(part.text, 10)}:
             parse_emphasis(said)

@@ -26,7 +26,6 @@ from darkroom.text.prompt import (
     parse_parts,
     parse_schedule,
     sections,
-    unreadable_tags,
 )
 from darkroom.text.sizes import Sizes
 from darkroom.text.tokenizer import Tokenizer
@@ -248,7 +247,6 @@ class PromptEncoder(nn.Module):
             capacity=chunks * chunker.capacity,
             texts=len(texts),
             unknown=tuple(dict.fromkeys(unknown)),
-            unreadable=tuple(unreadable_tags(words)),
             embeddings=tuple(dict.fromkeys(names)),
             loras=loras,
         )

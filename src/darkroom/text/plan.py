@@ -31,7 +31,6 @@ class Report:
     capacity: int  # tokens that fit into those chunks
     texts: int  # different texts over time and AND
     unknown: tuple[str, ...] = ()  # pieces of text for which the vocabulary has no token
-    unreadable: tuple[str, ...] = ()  # tags that look like a LoRA's but are not; read as words
     embeddings: tuple[str, ...] = ()  # found by name
     loras: tuple[LoraRequest, ...] = ()  # asked for
 
@@ -41,7 +40,6 @@ class Report:
             lines.append(f"{self.texts} different texts")
         notes = {
             "not in the vocabulary": self.unknown,
-            "read as words": self.unreadable,
             "embeddings": self.embeddings,
             "LoRAs": tuple(lora.name for lora in self.loras),
         }

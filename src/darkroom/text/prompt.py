@@ -6,13 +6,15 @@ r"""A1111's prompt language, as text in and data out; nothing here knows tokens 
     [a|b]                      a and b in turn, step by step
     BREAK                      what follows starts a new chunk
     a AND b:0.7                two prompts, each guiding with its weight
-    <lora:name:0.8>            a request for a LoRA; <lora:name:te:unet> weighs its halves apart
+    <lora:name:0.8>            a request for a LoRA; <lora:name:te:unet> weighs its halves apart,
+                               and so does <lora:name:te=1:unet=0.5>
     <hypernet:name:0.7>        a request for a hypernetwork
     \( \) \[ \] \: \| \\       the character itself
 
-No string is an error of grammar: what does not fit is text. Everything runs in linear time and
-without recursion, so neither long nor deep prompts can stall it; ``check_length`` says how long
-they may be.
+What does not fit the grammar is text, except for a tag: one that is not understood would be words
+where its writer meant none, so it is an error. Everything runs in linear time and without
+recursion, so neither long nor deep prompts can stall it; ``check_length`` says how long they may
+be.
 """
 
 import bisect
@@ -42,7 +44,8 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _TEXT, _OPEN_ROUND, _CLOSE_ROUND, _OPEN_SQUARE, _CLOSE_SQUARE = range(5)
 _BREAK = re.compile(r"(?<!\\)\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
-_TAG = re.compile(r"<(lora|lyco|hypernet):([^<>]*+)>")
+_TAG = re.compile(r"<(\w++):([^<>]*+)(>?+)")
+_TAGS = ("lora", "lyco", "hypernet")
 
 
 class Piece(NamedTuple):
@@ -198,14 +201,19 @@ def parse_parts(text: str) -> list[Subprompt]:
 def extract_loras(text: str) -> tuple[str, list[LoraRequest]]:
     """Take the tags out of a prompt, and list those for LoRAs.
 
-    A tag that cannot be read stays in the text.
+    Raises:
+        PromptError: a tag is not understood.
     """
     words, requests = _extract(text)
     return words, [request for request in requests if isinstance(request, LoraRequest)]
 
 
 def extract_hypernetworks(text: str) -> list[HypernetworkRequest]:
-    """The tags of a prompt for hypernetworks."""
+    """The tags of a prompt for hypernetworks.
+
+    Raises:
+        PromptError: a tag is not understood.
+    """
     return [found for found in _extract(text)[1] if isinstance(found, HypernetworkRequest)]
 
 
@@ -213,18 +221,18 @@ def _extract(text: str) -> tuple[str, list[LoraRequest | HypernetworkRequest]]:
     requests: list[LoraRequest | HypernetworkRequest] = []
 
     def take(match: re.Match[str]) -> str:
-        request = _request(match)
-        if request is None:
-            return match.group()
-        requests.append(request)
+        kind, arguments, closed = match.groups()
+        if not closed and kind not in _TAGS:
+            return match.group()  # "<3: a heart", say
+        try:
+            if not closed:
+                raise ValueError("it has no '>' at its end")
+            requests.append(_request(kind, arguments.split(":"), match.group()))
+        except ValueError as error:
+            raise PromptError(f"prompt tag {match.group()!r:.80}: {error}") from None
         return ""
 
     return _TAG.sub(take, text), requests
-
-
-def unreadable_tags(text: str) -> list[str]:
-    """The tags of a prompt that ``extract_loras`` leaves as words."""
-    return [match.group() for match in _TAG.finditer(text) if _request(match) is None]
 
 
 def _match_brackets(tokens: Sequence[tuple[str, str]]) -> tuple[bytearray, dict[int, float]]:
@@ -351,14 +359,50 @@ def _weighted(side: str) -> Subprompt:
     return Subprompt(text.strip(), _limited(float(number[1])))
 
 
-def _request(match: re.Match[str]) -> LoraRequest | HypernetworkRequest | None:
-    name, *values = match[2].split(":")
-    numbers = [_IS_NUMBER.fullmatch(value) for value in values]
-    weights = [_limited(float(number[1])) for number in numbers if number is not None]
-    most = 1 if match[1] == "hypernet" else 2
-    if not name.strip() or len(weights) != len(values) or len(weights) > most:
-        return None
-    first, last = (weights[0], weights[-1]) if weights else (1.0, 1.0)
-    if match[1] == "hypernet":
-        return HypernetworkRequest(name.strip(), first, match.group())
-    return LoraRequest(name.strip(), last, first, match.group())
+def _request(kind: str, arguments: list[str], source: str) -> LoraRequest | HypernetworkRequest:
+    """What a tag asks for.
+
+    Raises:
+        ValueError: saying why it is not understood.
+    """
+    if kind not in _TAGS:
+        raise ValueError(
+            f"no tag is called {kind!r}; known: {', '.join(_TAGS)}; for words, leave out the colon"
+        )
+    name, *values = (argument.strip() for argument in arguments)
+    if not name:
+        raise ValueError(f"it names no file; write <{kind}:NAME:WEIGHT>")
+    if kind == "hypernet":
+        positional, _ = _weights(values, 1, ())
+        return HypernetworkRequest(name, positional[0] if positional else 1.0, source)
+    positional, named = _weights(values, 2, ("te", "unet"))
+    text = named.get("te", positional[0] if positional else 1.0)
+    unet = named.get("unet", positional[1] if len(positional) > 1 else text)
+    return LoraRequest(name, unet, text, source)
+
+
+def _weights(
+    values: list[str], most: int, names: tuple[str, ...]
+) -> tuple[list[float], dict[str, float]]:
+    """A tag's weights: at most ``most`` by their places, and those that are given by name."""
+    positional: list[float] = []
+    named: dict[str, float] = {}
+    for value in values:
+        name, equals, tail = value.rpartition("=")
+        name = name.strip()
+        if equals and name not in names:
+            known = f"; known: {', '.join(names)}" if names else ""
+            raise ValueError(f"{name + '='!r} is not supported{known}")
+        number = _IS_NUMBER.fullmatch(tail)
+        if number is None:
+            raise ValueError(f"{tail!r} is no weight; expected a number, such as 0.8")
+        if name in named:
+            raise ValueError(f"{name + '='!r} is given twice")
+        if equals:
+            named[name] = _limited(float(number[1]))
+        else:
+            positional.append(_limited(float(number[1])))
+    if len(positional) > most:
+        places = "its weight" if most == 1 else "the text's and the U-Net's"
+        raise ValueError(f"{len(positional)} weights; expected at most {most}: {places}")
+    return positional, named
