@@ -10,6 +10,7 @@ from torch import Tensor
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError, ModelNotFoundError
+from darkroom.generation.adapters.lora import Lora
 from darkroom.generation.feature import Feature, Run
 from darkroom.generation.metadata.params import Params, UsedEmbedding
 from darkroom.text.encoder import PromptEncoder, Tower
@@ -56,6 +57,14 @@ class Embedding(Feature):
             self.file = EmbeddingFile(name=name, words=(name,), vectors=vectors)
         self.found = False  # by a word of the prompt, rather than asked for
         self.used = True
+        self.bundled = False  # it lies in the file of a LoRA, which metadata name
+
+    @classmethod
+    def of(cls, file: EmbeddingFile) -> Self:
+        """One that lies in the file of a LoRA, for prompts that have its word."""
+        embedding = cls(file.vectors, file.name)
+        embedding.found = embedding.bundled = True
+        return embedding
 
     def among(self, texts: Sequence[str]) -> Self:
         """Itself, knowing whether these prompts use it."""
@@ -87,7 +96,7 @@ class Embedding(Feature):
         return replace(run, model=replace(run.model, text_encoder=encoder), encoded={})
 
     def describe(self) -> Mapping[str, Any]:
-        if not self.used:
+        if not self.used or self.bundled:
             return {}
         used = UsedEmbedding(name=self.file.name, sha256=self.file.sha256)
         return {"embeddings": (used,)}
@@ -96,8 +105,14 @@ class Embedding(Feature):
 def with_embeddings(
     model: LatentDiffusion, texts: Sequence[str], features: Sequence[Feature]
 ) -> tuple[Feature, ...]:
-    """``features``, and before them the textual inversions that prompts call by name."""
-    given = [f.among(texts) if isinstance(f, Embedding) else f for f in features]
+    """``features``, and before them the textual inversions that prompts call by name.
+
+    Those in the file of a LoRA among ``features`` come first, then those in model folders.
+    """
+    bundled = [
+        Embedding.of(file) for f in features if isinstance(f, Lora) for file in f.file.embeddings
+    ]
+    given = [f.among(texts) if isinstance(f, Embedding) else f for f in (*bundled, *features)]
     if not isinstance(model.text_encoder, PromptEncoder):
         return tuple(given)
     taken = {word.lower() for f in given if isinstance(f, Embedding) for word in f.file.words}

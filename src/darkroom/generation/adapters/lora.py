@@ -17,7 +17,7 @@ from darkroom.errors import ModelNotFoundError as NotFound
 from darkroom.generation.feature import Denoiser, Feature, Layer, Run
 from darkroom.generation.metadata import Params, UsedLora
 from darkroom.text.prompt import LoraRequest, extract_loras
-from darkroom.weights.adapters.lora import Layers, LoraFile, fit, networks, open_lora
+from darkroom.weights.adapters.lora import Layers, LoraFile, divided, fit, networks, open_lora
 
 
 class Lora(Feature):
@@ -54,7 +54,8 @@ class Lora(Feature):
         if not (math.isfinite(weight) and math.isfinite(text_weight)):
             raise ConfigError(f"LoRA weights {weight}, {text_weight}: expected finite numbers")
         if isinstance(source, Mapping):
-            self.file = LoraFile(name=name or "tensors", tensors=source)
+            tensors, embeddings = divided(source, name or "tensors")
+            self.file = LoraFile(name=name or "tensors", tensors=tensors, embeddings=embeddings)
         else:
             self.file = open_lora(source)
             self.file = replace(self.file, name=name or self.file.name)

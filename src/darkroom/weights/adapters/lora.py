@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom import foreign
 from darkroom.errors import CheckpointError, LayoutError, ModelMismatchError
+from darkroom.weights.adapters.embeddings import EmbeddingFile
 from darkroom.weights.adapters.finding import called, check_base, find, sha256_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "sdxl-refiner": "SDXL refiner"}
 PEFT_PREFIXES = {"unet": "unet.", "text": "text_encoder.", "text2": "text_encoder_2."}
+BUNDLED = "bundle_emb."  # before a textual inversion in the file of a LoRA
 Layers = dict[str, dict[str, "LayerChange"]]  # by part, by path
 
 
@@ -34,6 +36,8 @@ class LoraFile:
     sha256: str = ""
     base: str = ""  # "SD 1.x", "SDXL", ...: what it was made for; "" = it does not say
     config: Mapping[str, Any] = field(default_factory=dict)  # peft's, its keys after the part's
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of a file of safetensors
+    embeddings: tuple[EmbeddingFile, ...] = ()  # textual inversions that lie in the same file
 
 
 def find_lora(name: str | os.PathLike[str]) -> Path:
@@ -79,16 +83,59 @@ def open_lora(name: str | os.PathLike[str]) -> LoraFile:
 
     path = find_lora(name)
     base = check_kind(path)
-    tensors = read_tensors(path)
-    config = _peft_config(path, read_header(path).metadata)
+    metadata = read_header(path).metadata
+    tensors, embeddings = divided(read_tensors(path), str(path))
     return LoraFile(
         name=called(name, path),
         tensors=tensors,
         path=path,
         sha256=sha256_of(path),
         base=base,
-        config=config,
+        config=_peft_config(path, metadata),
+        metadata=metadata,
+        embeddings=embeddings,
     )
+
+
+def divided(
+    tensors: "Mapping[str, Tensor]", where: str
+) -> "tuple[Mapping[str, Tensor], tuple[EmbeddingFile, ...]]":
+    """A LoRA's tensors, and the textual inversions in the same file.
+
+    These are ``bundle_emb.NAME.*``, as A1111 reads them, and the words of numbered LoRAs.
+
+    Raises:
+        CheckpointError: one of them is no textual inversion.
+    """
+    from darkroom.text.textual_inversion import read_embedding
+    from darkroom.weights.layouts import numbered_lora
+
+    bundled: dict[str, dict[str, Any]] = {}
+    for name in tensors:
+        if name.startswith(BUNDLED):
+            word, _, key = name.removeprefix(BUNDLED).partition(".")
+            key, _, inner = key.partition(".")
+            value = {inner: tensors[name]} if key == "string_to_param" else tensors[name]
+            bundled.setdefault(word, {})[key] = value
+    if numbered_lora.is_numbered(tensors):
+        found = numbered_lora.words(tensors)
+        bundled |= {word: {"emb_params": vectors} for word, vectors in found.items()}
+    if not bundled:
+        return tensors, ()
+    files = []
+    for word, content in bundled.items():
+        try:
+            _, vectors = read_embedding(content, word)
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: the textual inversion in it: {error}") from None
+        vectors = tuple(tensor.float() for tensor in vectors)
+        files.append(EmbeddingFile(name=word, words=(word,), vectors=vectors))
+    rest = {
+        name: tensors[name]
+        for name in tensors
+        if not name.startswith(BUNDLED) and name not in bundled
+    }
+    return rest, tuple(files)
 
 
 def fit(file: LoraFile, model: "LatentDiffusion", *, as_stored: bool = False) -> Layers:
@@ -102,13 +149,17 @@ def fit(file: LoraFile, model: "LatentDiffusion", *, as_stored: bool = False) ->
         LayoutError: naming what fits no layer, and the base that the file is for.
     """
     from darkroom.weights.layouts import lora as layout
+    from darkroom.weights.layouts import numbered_lora
 
     where = str(file.path or file.name)
     ours = FAMILIES.get(model.family, "")
     check_base(where, file.base, ours)
     parts = networks(model)
     try:
-        changes = layout.read(file.tensors, parts)
+        tensors = file.tensors
+        if numbered_lora.is_numbered(tensors):
+            tensors = numbered_lora.named(tensors, file.metadata, parts)
+        changes = layout.read(tensors, parts)
     except LayoutError as error:
         hint = f"{verdict}; " if (verdict := _verdict(file, ours)) else ""
         raise LayoutError(f"{where}: {hint}{error}; `darkroom inspect` says what it is") from None

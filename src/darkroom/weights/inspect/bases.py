@@ -8,6 +8,7 @@ from typing import Any
 
 from darkroom.weights.files import TensorInfo
 from darkroom.weights.inspect.rule import Names, Rule
+from darkroom.weights.readers.faults import printable
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -45,6 +46,8 @@ _PLACES = (
 )
 SAM_SIZES = {768: "ViT-B", 1024: "ViT-L", 1280: "ViT-H"}
 _CROSS = re.compile(r"attn2[._](?:processor\.)?to_[kv]")
+_NUMBERED = re.compile(r"unet:\d+:down")  # of any layer: only text is 768, 1024 or 2048 wide
+_WORD = re.compile(r"bundle_emb\.([^.]+)\.|(<[^<>\s]+>$)")  # textual inversions in a LoRA's file
 _OVER_TIME = ("temp_attentions", "transformer_in", "motion_modules")  # they attend to frames
 
 
@@ -54,6 +57,8 @@ def text_width(tensors: Tensors) -> int | None:
         attends = _CROSS.search(name) and not any(part in name for part in _OVER_TIME)
         if attends and (width := _input_width(name, info, tensors)):
             return width
+        if _NUMBERED.fullmatch(name) and info.shape[1:2] in ((768,), (1024,), (2048,)):
+            return info.shape[1]
     return None
 
 
@@ -168,7 +173,8 @@ def _lora(tensors: Tensors, names: Names) -> dict[str, Any]:
     ranks: Counter[int] = Counter()
     convolutions = False
     for name, info in tensors.items():
-        if name.endswith(("down.weight", "lora_A.weight", "lora_A.default.weight")) and info.shape:
+        ending = ("down.weight", "lora_A.weight", "lora_A.default.weight", ":down")
+        if name.endswith(ending) and info.shape:
             ranks[info.shape[0]] += 1
             convolutions |= len(info.shape) == 4 and info.shape[2:] != (1, 1)
         elif name.endswith((".hada_w1_b", ".lokr_w2_b")) and info.shape:
@@ -186,13 +192,16 @@ def _lora(tensors: Tensors, names: Names) -> dict[str, Any]:
     parts = [
         part
         for part, patterns in {
-            "U-Net": ("^lora_unet_", "^unet.", "up_blocks."),
-            "text encoder": ("^lora_te_", "^lora_te1_", "^text_encoder."),
+            "U-Net": ("^lora_unet_", "^unet.", "up_blocks.", "^unet:"),
+            "text encoder": ("^lora_te_", "^lora_te1_", "^text_encoder.", "^text_encoder:"),
             "second text encoder": ("^lora_te2_", "^text_encoder_2."),
         }.items()
         if any(map(names.have, patterns))
     ]
     found: dict[str, Any] = {"method": method, "changes": tuple(parts)}
+    words = [match[1] or match[2] for name in names.all if (match := _WORD.match(name))]
+    if words:
+        found["textual inversions"] = tuple(printable(word) for word in dict.fromkeys(words))
     if ranks:
         found["rank"] = ranks.most_common(1)[0][0]
         if len(ranks) > 1:

@@ -42,16 +42,20 @@ CHECKPOINT = (
 _ADDED: tuple[Rule, ...] = (
     # adapters: their names contain those of the networks they change
     Rule("Control-LoRA", "SGM", ("^lora_controlnet",)),
-    Rule("LoRA", "kohya", ("^lora_unet_", ".lora_down.weight$"), known=("lora_",)),
-    Rule("LoRA", "kohya", ("^lora_te", ".lora_down.weight$"), known=("lora_",)),
-    Rule("GLoRA", "LyCORIS", ("^lora_", ".a1.weight$", ".b1.weight$"), known=("lora_",)),
-    Rule("LoRA", "LyCORIS", ("^lora_unet_",), known=("lora_",)),
-    Rule("LoRA", "LyCORIS", ("^lora_te",), known=("lora_",)),
+    Rule("LoRA", "kohya", ("^lora_unet_", ".lora_down.weight$"), known=("lora_", "bundle_emb.")),
+    Rule("LoRA", "kohya", ("^lora_te", ".lora_down.weight$"), known=("lora_", "bundle_emb.")),
+    Rule(
+        "GLoRA", "LyCORIS", ("^lora_", ".a1.weight$", ".b1.weight$"), known=("lora_", "bundle_emb.")
+    ),
+    Rule("LoRA", "LyCORIS", ("^lora_unet_",), known=("lora_", "bundle_emb.")),
+    Rule("LoRA", "LyCORIS", ("^lora_te",), known=("lora_", "bundle_emb.")),
     Rule("LoRA", "peft", (".lora_A.weight$",)),
     Rule("LoRA", "peft", (".lora_A.default.weight$",)),
     Rule("LoRA", "diffusers", ("lora.down.weight$",)),
     Rule("LoRA", "diffusers", ("_lora.down.weight$",)),
     Rule("LoRA", "diffusers", ("lora_linear_layer.down.weight$",)),
+    Rule("LoRA", "numbered", ("^unet:0:down$",), known=("unet:", "text_encoder:", "<")),
+    Rule("LoRA", "numbered", ("^text_encoder:0:down$",), known=("unet:", "text_encoder:", "<")),
     Rule("textual inversion", "A1111", ("^string_to_param.",), known=("string_to_param.",)),
     Rule("textual inversion", "A1111", ("^emb_params$",), known=("emb_params",)),
     Rule("textual inversion", "SDXL", ("^clip_l$", "^clip_g$"), known=("clip_l", "clip_g")),
