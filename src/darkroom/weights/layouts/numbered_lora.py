@@ -11,12 +11,12 @@ which order a file has.
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from darkroom import foreign
 from darkroom.errors import LayoutError
 from darkroom.weights.layouts.lora import DOTTED, layer_names
 
@@ -83,10 +83,9 @@ def named(
 
 
 def _targets(part: str, metadata: Mapping[str, str]) -> set[str]:
-    try:
-        classes = json.loads(metadata[part]) if part in metadata else USUAL[part]
-    except (ValueError, RecursionError):
-        classes = None
+    classes: object = USUAL[part]
+    if part in metadata:
+        classes = foreign.parse_json(metadata[part], f"its metadata {part!r}", LayoutError)
     if not isinstance(classes, list | tuple) or not all(isinstance(c, str) for c in classes):
         raise LayoutError(f"its metadata {part!r}: expected a list of classes of modules")
     if unknown := sorted(set(classes) - TARGETS.keys()):
