@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.ops import attention, linear, measured, speeds
+from darkroom.ops import attention, linear, measured, relative_attention, speeds
 from darkroom.ops.attention import attend_measured, attend_reference
 from darkroom.ops.convolution import CONVOLUTIONS
 from darkroom.ops.linear import can_multiply
 from darkroom.ops.measured import MeasuredConv2d, MeasuredLinear
+from darkroom.ops.relative_attention import attend_relative_measured, attend_relative_reference
 
 pytestmark = pytest.mark.skipif(not can_multiply(), reason="a PyTorch without oneDNN")
 
@@ -33,7 +34,7 @@ def said(monkeypatch):
     def say(row: str) -> Said:
         found = Said(row)
         monkeypatch.setattr(speeds, "here", lambda: found)
-        for module in (speeds, measured, linear, attention):
+        for module in (speeds, measured, linear, attention, relative_attention):
             monkeypatch.setattr(module, "LEAST", 1)
         return found
 
@@ -102,6 +103,17 @@ def test_convolution(said, row, kernel, stride, padding, bias, order) -> None:
 
 
 @torch.no_grad()
+def test_patches_of_a_large_picture(said) -> None:
+    """Squares that do not overlap are a product at any size; what is over is not seen."""
+    found = said("product")
+    layer, x = nn.Conv2d(3, 8, 4, stride=4, bias=False), torch.randn(2, 3, 90, 71)
+    expected = layer(x)
+    layer.__class__ = MeasuredConv2d
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+    assert found.asked
+
+
+@torch.no_grad()
 def test_convolutions_that_have_no_other_row(said) -> None:
     found = said("product")
     torch.manual_seed(0)
@@ -153,6 +165,28 @@ def test_attention_that_has_one_row_alone(said) -> None:
     q.requires_grad_()
     attend_measured(q, q, q).sum().backward()
     assert q.grad is not None
+    assert not found.asked
+
+
+@pytest.mark.parametrize("row", ["torch", "onednn"])
+@torch.no_grad()
+def test_relative_attention(said, row: str) -> None:
+    found = said(row)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 30, 3, 8).transpose(1, 2) for _ in range(3))
+    x = q, k, v, torch.randn(2, 3, 30, 5), torch.randn(2, 3, 30, 6)
+    torch.testing.assert_close(
+        attend_relative_measured(*x), attend_relative_reference(*x), rtol=1e-5, atol=1e-5
+    )
+    assert found.asked == [("relative attention", 3, 30, 30, 8)]
+
+
+def test_relative_attention_in_training_is_the_plain_one(said) -> None:
+    found = said("onednn")
+    x = torch.randn(1, 2, 4, 8).requires_grad_()
+    near = torch.ones(1, 2, 4, 2)
+    attend_relative_measured(x, x, x, near, near).sum().backward()
+    assert x.grad is not None
     assert not found.asked
 
 

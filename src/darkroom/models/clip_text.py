@@ -73,22 +73,30 @@ class ClipTextModel(nn.Module):
             nn.Linear(config.channels, config.projection, bias=False) if config.projection else None
         )
 
-    def forward(self, ids: Tensor, embeds: Tensor | None = None) -> TextOutput:
+    def forward(
+        self, ids: Tensor, embeds: Tensor | None = None, *, ends_alone: bool = False
+    ) -> TextOutput:
         """Run the tower.
 
         Args:
             ids: (B, S) token ids, with begin and end tokens.
             embeds: (B, S, C) token embeddings to use in place of those of ``ids`` (textual
                 inversion); positions are still added, and ``ids`` still tell where the end is.
+            ends_alone: the last layer has less to do: ``last`` is (B, 1, C), of the end tokens, and
+                ``hidden`` is without it.
         """
         x = self.token(ids) if embeds is None else embeds
         x = x + self.position.weight[: ids.shape[1]]
+        end = (ids == self.config.end).int().argmax(dim=-1)  # the first one
         hidden = [x]
-        for block in self.blocks:
+        for n, block in enumerate(self.blocks, 1):
+            if ends_alone and n == len(self.blocks):
+                x = block(x, place=end)
+                end = torch.zeros_like(end)
+                break
             x = block(x)
             hidden.append(x)
         last = self.norm(x)
-        end = (ids == self.config.end).int().argmax(dim=-1)  # the first one
         pooled = last[torch.arange(len(ids), device=ids.device), end]
         projected = None if self.projection is None else self.projection(pooled)
         return TextOutput(tuple(hidden), last, pooled, projected)

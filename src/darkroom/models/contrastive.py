@@ -64,7 +64,7 @@ class ContrastiveModel(nn.Module):
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """(B, S) token ids with begin and end -> (B, E), of length one, float32."""
-        features = self.dropout(self.text(ids).pooled)
+        features = self.dropout(self.text(ids, ends_alone=True).pooled)
         return F.normalize(self.text_projection(features).float(), dim=-1)
 
 

@@ -1,5 +1,6 @@
 """The transformer block that both towers of CLIP are made of."""
 
+import torch
 from torch import Tensor, nn
 
 from darkroom.nn.attention import Attention
@@ -37,12 +38,18 @@ class Block(nn.Module):
         self.quick_gelu = quick_gelu
         self.causal = causal
 
-    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
-        """(B, L, C) to the same shape, or to (B, rows, C): what the first rows become.
+    def forward(self, x: Tensor, rows: int | None = None, place: Tensor | None = None) -> Tensor:
+        """(B, L, C) to the same shape, or to what some rows become.
 
         A last layer of which one row is used has little more to do than its keys and values.
+
+        Args:
+            rows: the first so many: (B, rows, C); not where ``causal``.
+            place: (B,), the one of each: (B, 1, C).
         """
         h = self.norm1(x)
         x = x[:, :rows] + self.attention(h[:, :rows], h, causal=self.causal)
+        if place is not None:
+            x = x[torch.arange(len(x), device=x.device), place][:, None]
         h = self.up(self.norm2(x))
         return x + self.down(quick_gelu(h) if self.quick_gelu else gelu(h))

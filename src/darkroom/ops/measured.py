@@ -57,7 +57,7 @@ class MeasuredConv2d(nn.Conv2d):
         weight, bias, stride, padding = self.weight, self.bias, self.stride, self.padding
         if (
             not isinstance(padding, str)
-            and self._is_small(input)
+            and self._is_candidate(input)
             and measurable(input, weight, bias)
             and not _graded(input, weight, bias)
         ):
@@ -71,14 +71,15 @@ class MeasuredConv2d(nn.Conv2d):
                 return product()
         return super().forward(input)
 
-    def _is_small(self, x: Tensor) -> bool:
+    def _is_candidate(self, x: Tensor) -> bool:
         """Whether a product could be faster, and is worth to be measured."""
         if self.groups != 1 or self.padding_mode != "zeros" or self.dilation != (1, 1):
             return False
         if x.ndim != 4:
             return False
         pixels = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
-        return pixels <= PIXELS and pixels * self.weight.numel() >= LEAST
+        tiled = self.stride == self.kernel_size != (1, 1)  # each pixel is laid out once
+        return (tiled or pixels <= PIXELS) and pixels * self.weight.numel() >= LEAST
 
     def _get_name(self) -> str:
         return "Conv2d"

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.ops.linear import LEAST, product
+from darkroom.ops import speeds
+from darkroom.ops.linear import LEAST, can_multiply, product
 
 
 class AttendRelative(Protocol):
@@ -99,6 +100,29 @@ def attend_relative_onednn(q: Tensor, k: Tensor, v: Tensor, down: Tensor, across
     return attended.transpose(1, 2)
 
 
+def attend_relative_measured(
+    q: Tensor, k: Tensor, v: Tensor, down: Tensor, across: Tensor
+) -> Tensor:
+    """The row that is quickest on this machine (``ops.speeds``) for some heads of this shape."""
+    x = q, k, v, down, across
+    (_, heads, length, width), others = q.shape, k.shape[2]
+    trained = torch.is_grad_enabled() and any(y.requires_grad for y in x)
+    if trained or q.numel() * others < speeds.LEAST or not speeds.measurable(*x):
+        return attend_relative_torch(*x)
+    if not can_multiply():
+        return attend_relative_torch(*x)
+    rows, some = min(length, LEAST_ROWS), heads if length < LEAST_ROWS else 1
+    q1, down1, across1 = (y[:1, :some, :rows] for y in (q, down, across))
+    k1, v1 = k[:1, :some], v[:1, :some]
+    ways = {
+        name: lambda name=name: RELATIVE[name](q1, k1, v1, down1, across1)
+        for name in ("torch", "onednn")
+    }
+    with torch.no_grad():
+        row = speeds.quickest("relative attention", (some, rows, others, width), ways)
+    return RELATIVE[row](*x)
+
+
 SCORES = 2**20  # numbers at a time: 4 MB
 ROWS = 256  # queries that the fused kernel gives to one thread
 LEAST_ROWS = 4 * ROWS  # with fewer than three times as many it takes them by 64 and is slower
@@ -106,4 +130,5 @@ RELATIVE: dict[str, AttendRelative] = {
     "reference": attend_relative_reference,
     "torch": attend_relative_torch,
     "onednn": attend_relative_onednn,
+    "measured": attend_relative_measured,
 }

@@ -121,6 +121,18 @@ def test_what_follows_the_end_is_not_looked_at():
     assert torch.allclose(model.encode_text(ids[:1]), model.encode_text(ids[:1, :6]), atol=1e-5)
 
 
+@torch.no_grad()
+def test_ends_alone_are_what_they_are_beside_the_others():
+    model = drawn("vit").text
+    ids = torch.tensor(IDS)
+    whole, ends = model(ids), model(ids, ends_alone=True)
+    for name in ("pooled", "projected"):
+        assert torch.allclose(getattr(ends, name), getattr(whole, name), atol=1e-5)
+    assert ends.last.shape[1] == 1
+    assert len(ends.hidden) == len(whole.hidden) - 1
+    assert torch.equal(ends.hidden[-1], whole.hidden[-2])
+
+
 def test_both_towers_learn():
     model = drawn("vit")
     image, text = model.requires_grad_().train()(torch.rand(2, 3, 32, 32), torch.tensor(IDS))

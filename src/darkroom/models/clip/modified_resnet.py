@@ -85,11 +85,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, 4 channels, H / stride, W / stride)."""
-        h = F.relu(self.norm1(self.conv1(x)))
-        h = F.relu(self.norm2(self.conv2(h)))
+        h = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        h = F.relu(self.norm2(self.conv2(h)), inplace=True)
         if self.stride > 1:
             h, x = F.avg_pool2d(h, self.stride), F.avg_pool2d(x, self.stride)
-        return F.relu(self.norm3(self.conv3(h)) + self.skip(x))
+        return F.relu(self.norm3(self.conv3(h)) + self.skip(x), inplace=True)
 
 
 class AttentionPool(nn.Module):

@@ -62,7 +62,7 @@ class Clip(nn.Module):
 
         What follows the end of a text is never looked at.
         """
-        projected = self.text(ids).projected
+        projected = self.text(ids, ends_alone=True).projected
         assert projected is not None
         return projected
 
