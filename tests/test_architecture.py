@@ -41,6 +41,7 @@ THROUGH = {
     "darkroom.diffusion.rounded": "diffusion/test_diffusion_trajectories.py",
     "darkroom.diffusion.sampler_options": "diffusion/test_diffusion_trajectories.py",
     "darkroom.diffusion.samplers": "diffusion/test_diffusion_samplers.py",
+    "darkroom.generation.asked": "test_arguments.py",
     "darkroom.generation.decode": "generation/test_generation_runs.py",
     "darkroom.generation.fingerprint": "generation/test_generation_runs.py",
     "darkroom.generation.memory": "generation/test_generation_runs.py",

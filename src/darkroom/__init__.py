@@ -85,7 +85,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'darkroom' has no attribute {name!r}")
+        from darkroom.keywords import instead
+
+        raise AttributeError(instead("module 'darkroom'", name))
     value = getattr(import_module(f"darkroom.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -5,10 +5,12 @@ DarkroomError                 one line: what, where, what was expected, what to 
 │   ├── LayoutError           keys or shapes are not what any layout promises
 │   └── UnsafeFileError       a pickle that wants to run code
 ├── ImageError                a picture cannot be read                             (3)
+│   └── ArrayError            an array that is no picture or mask; a ValueError, too
 ├── DataError                 a data set is missing, damaged or empty                 (3)
 ├── ModelNotFoundError        a name leads to no model                               (3)
 ├── ModelMismatchError        parts that do not fit: a control of another width      (3)
 ├── ConfigError               a field is unknown or out of range                     (2)
+│   └── ArgumentError         an argument of a function, likewise; a ValueError and TypeError, too
 ├── PromptError               a prompt asks for something that is not there          (2)
 ├── NonFiniteError            a network produced NaN or infinity                     (1)
 ├── NotEnoughMemoryError      the plan does not fit; torch's own error stays torch's (4)
@@ -44,6 +46,10 @@ class ImageError(DarkroomError):
     exit_code = 3
 
 
+class ArrayError(ImageError, ValueError):
+    """An array or a tensor is no picture or no mask, or could be two different ones."""
+
+
 class DataError(DarkroomError):
     """A data set cannot be used: missing, damaged, or nothing in it."""
 
@@ -66,6 +72,10 @@ class ConfigError(DarkroomError):
     """A configuration field is unknown, missing or out of range."""
 
     exit_code = 2
+
+
+class ArgumentError(ConfigError, ValueError, TypeError):
+    """An argument of a function is unknown, of the wrong type or out of range."""
 
 
 class PromptError(DarkroomError):

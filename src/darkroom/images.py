@@ -7,13 +7,14 @@ torch and numpy are imported by the functions that need them, so looking at a pi
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from darkroom import foreign
+from darkroom import arrays, foreign
+from darkroom.arguments import shown
 from darkroom.errors import ImageError
 
 if TYPE_CHECKING:
@@ -23,19 +24,30 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
+KINDS = "expected a path, the bytes of a file, a picture of PIL, an array or a tensor"
 MAX_RATIO = 1000  # pixels to a byte of a JPEG: its least is a bit for each block of 8x8, 512
 
-ImageLike = Image.Image | str | os.PathLike[str] | bytes
+
+class Readable(Protocol):
+    """A file that is open."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+ImageLike = Image.Image | str | os.PathLike[str] | bytes | Readable | arrays.Array | arrays.Drawable
 
 __all__ = [
     "ImageError",
     "ImageLike",
     "grid",
+    "held",
     "labelled_grid",
+    "listed",
     "open_depth",
     "open_image",
     "peek",
     "sheet",
+    "titled",
     "to_pictures",
     "to_rgb",
     "to_square",
@@ -47,12 +59,80 @@ __all__ = [
 def peek(source: ImageLike) -> Image.Image:
     """The picture with its size and metadata; pixels are not decoded yet.
 
+    Args:
+        source: a picture of PIL or of our own, a file by its path, its bytes or opened, an array
+            or a tensor: see ``arrays``.
+
     Raises:
-        ImageError: for a file that is missing, no PNG, JPEG or WebP, or above 50 million pixels.
+        ImageError: for a file that is missing, no PNG, JPEG or WebP, or above 50 million pixels;
+            for anything that is no picture.
     """
     if isinstance(source, Image.Image):
         return source
-    return undecoded(source)
+    if isinstance(source, str | os.PathLike | bytes):
+        if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+            raise ImageError(f"{_printable(source)}: is a web address; download the picture first")
+        return undecoded(source)
+    return _made(source)
+
+
+def listed(images: Any, name: str = "the pictures") -> Iterable[Any]:
+    """One picture or several: several as they are, an array (N, ...) one by one, one as a list.
+
+    Raises:
+        ImageError: it is neither.
+    """
+    if isinstance(images, str | bytes | os.PathLike | Image.Image | arrays.Drawable):
+        return [images]
+    if arrays.is_array(images):
+        return arrays.batch(images) or [images]
+    if hasattr(images, "read"):
+        return [images]
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise ImageError(f"{name}: {shown(images)} is none; {KINDS}")
+    return images
+
+
+def held(source: Any) -> Any:
+    """What can be read more than once: of an opened file its bytes, all else as it is.
+
+    Raises:
+        ImageError: the file gives no bytes, or too many.
+    """
+    if not hasattr(source, "read") or isinstance(source, os.PathLike | Image.Image):
+        return source
+    try:
+        data = source.read(MAX_BYTES + 1)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ImageError(f"the picture: an opened file cannot be read: {error}") from None
+    if not isinstance(data, bytes):
+        raise ImageError("the picture: an opened file gives no bytes; open it with mode 'rb'")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"the picture: more than {MAX_BYTES:,} bytes, too large for a picture")
+    return data
+
+
+def titled(source: ImageLike) -> str:
+    """What messages call a picture: the name of its file, or "the picture"."""
+    if isinstance(source, str | os.PathLike):
+        return _printable(Path(source).name)
+    return "the picture"
+
+
+def _made(source: Any) -> Image.Image:
+    """The picture that something else than a file is."""
+    if isinstance(source, bytearray | memoryview):
+        return undecoded(bytes(source))
+    if isinstance(source, arrays.Drawable) and not isinstance(source, type):
+        return source.to_image()
+    if arrays.is_array(source):
+        made = arrays.to_picture(source)
+        _check_size("the picture", made.size)
+        return made
+    if hasattr(source, "read"):
+        return undecoded(held(source))
+    many = f"; {len(source)} of them: give one" if isinstance(source, list | tuple) else ""
+    raise ImageError(f"the picture: {shown(source)} is none{many}; {KINDS}")
 
 
 def undecoded(
@@ -96,8 +176,7 @@ def open_image(source: ImageLike, *, alpha: bool = False) -> Image.Image:
         ImageError: as ``peek``, or when the picture is damaged, cut short or an animation.
     """
     picture = peek(source)
-    given = not isinstance(source, Image.Image | bytes)
-    name = _printable(Path(source).name) if given else "the picture"
+    name = titled(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,8 +201,7 @@ def open_depth(source: ImageLike) -> "np.ndarray":
     import numpy as np
 
     picture = peek(source)
-    given = not isinstance(source, Image.Image | bytes)
-    name = _printable(Path(source).name) if given else "the picture"
+    name = titled(source)
     try:
         picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith(("I", "F")) or picture.mode == "L":

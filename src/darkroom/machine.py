@@ -4,7 +4,13 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from darkroom.errors import ConfigError
+from darkroom.names import DTYPE_NAMES, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Memory(NamedTuple):
@@ -69,6 +75,48 @@ def _cgroup(folder: Path = Path("/sys/fs/cgroup")) -> Memory | None:
     return Memory(limit, max(limit - used + kept, 0))
 
 
+def device(name: "str | torch.device | None") -> "torch.device":
+    """A device of this machine; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+    except (RuntimeError, TypeError, ValueError):
+        known = "one of cpu, cuda, cuda:0, mps"
+        raise ConfigError(f"device {str(name)[:60]!r} is unknown; {known}") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {str(place)!r} is not on this machine, which has {torch.cuda.device_count()} "
+            "CUDA devices; use device='cpu'"
+        )
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device 'mps' is not on this machine; use device='cpu'")
+    return place
+
+
+def dtype(name: "str | torch.dtype") -> "torch.dtype":
+    """A type of numbers that networks compute in.
+
+    Raises:
+        ConfigError: there is no such type.
+    """
+    import torch
+
+    plain = str(name).removeprefix("torch.")
+    if plain not in DTYPE_NAMES:
+        raise ConfigError(
+            f"dtype {plain!r:.60} is unknown{did_you_mean(plain, DTYPE_NAMES)}; "
+            f"one of {', '.join(DTYPE_NAMES)}"
+        )
+    return getattr(torch, plain)
+
+
 def page_out(address: int, size: int) -> None:
     """Say that memory is not needed for now: pages of files leave it, to be read again if touched.
 
@@ -84,3 +132,58 @@ def page_out(address: int, size: int) -> None:
     if whole > 0:
         advice = 21  # MADV_PAGEOUT, since Linux 5.4; others answer with an error
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(whole), advice)
+
+
+def give_back(address: int, size: int) -> int:
+    """Unmap what memory holds of files, for now; the system's cache keeps it and gives it again.
+
+    Pages that were written to are left alone, so nothing is lost, whatever the memory is. Not while
+    another thread writes there.
+
+    Returns:
+        Bytes that are resident no more; 0 where the system does not say what is what.
+    """
+    if sys.platform != "linux":
+        return 0
+    import ctypes
+    import mmap
+
+    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    count = (address + size - start) // mmap.PAGESIZE
+    given = 0
+    for first, pages in _of_files(start // mmap.PAGESIZE, count):
+        place, length = first * mmap.PAGESIZE, pages * mmap.PAGESIZE
+        advice = 4  # MADV_DONTNEED
+        if not ctypes.CDLL(None).madvise(ctypes.c_void_p(place), ctypes.c_size_t(length), advice):
+            given += length
+    return given
+
+
+def _of_files(first: int, count: int) -> list[tuple[int, int]]:
+    """Runs of pages, as (first, count), that are present and unchanged parts of a file.
+
+    By the kernel's pagemap (Documentation/admin-guide/mm/pagemap.rst): 8 bytes a page, bit 63 =
+    present, bit 61 = of a file or shared; a private page that was written to has it no more.
+    """
+    if count <= 0:
+        return []
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:
+            file.seek(8 * first)
+            data = file.read(8 * count)
+    except OSError:  # some containers hide it
+        return []
+    import numpy as np
+
+    of_file = np.frombuffer(data, np.uint64) >> np.uint64(61) & np.uint64(5) == 5
+    edges = np.flatnonzero(np.diff(of_file, prepend=False, append=False))
+    return [(first + int(a), int(b - a)) for a, b in edges.reshape(-1, 2)]
+
+
+def trim() -> None:
+    """Have the C library return what it keeps of freed memory; nothing where it is not glibc."""
+    import ctypes
+    import platform
+
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -149,13 +149,13 @@ def test_calls_are_batched(model) -> None:
             return counted
 
     for prompt, features, expected in (
-        (PROMPT, (), [2]),
+        (PROMPT, (), [4]),
         (PROMPT, (Guidance(1.0),), [2]),
         (PROMPT, (Guidance(7.5),), [4]),
         (PROMPT, (Guidance(7.5, split=True),), [2, 2]),
         ("a AND b", (Guidance(7.5),), [6]),
-        ("a AND b", (), [6]),
-        ("a :0.4 AND b :0.6", (), [4]),
+        ("a AND b", (Guidance(1.0),), [6]),
+        ("a :0.4 AND b :0.6", (Guidance(1.0),), [4]),
         ("a " * 100, (Guidance(7.5),), [2, 2]),
         (PROMPT, (Guidance(7.5, interval=(0.0, 0.5)),), [4]),
     ):
@@ -387,8 +387,31 @@ def test_bad_features_are_one_line_at_the_call(model) -> None:
         generate(model, PROMPT, Guidance(7.5, negative="<lora:x:1>"))
     with pytest.raises(PromptError, match="AND has no meaning"):
         generate(model, PROMPT, Guidance(7.5, negative="a AND b"))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="no argument 'guidance_scal'"):
         generate(model, PROMPT, guidance_scal=3)
+
+
+@pytest.mark.parametrize("own", [None, 1.0, 3.0, 5.0])
+def test_the_guidance_is_the_models_own(model, own) -> None:
+    """As the command line and diffusers have it; 1.0 says no, and the metadata tells it."""
+    settings = {"size": (64, 64), "steps": 2} | ({} if own is None else {"guidance": own})
+    model = dataclasses.replace(model, settings=settings)
+    expected = 7.5 if own is None else own
+    assert model.guidance == expected
+    picture = develop(model, PROMPT)[0]
+    assert picture.params.guidance == expected
+    said = develop(model, PROMPT, Guidance(expected))[0]
+    assert picture.image.tobytes() == said.image.tobytes()
+    assert redraw(model, picture.params).image.tobytes() == picture.image.tobytes()
+    without = develop(model, PROMPT, Guidance(1.0))[0]
+    assert without.params.guidance == 1.0
+    assert (without.image.tobytes() == picture.image.tobytes()) == (expected == 1.0)
+    if expected > 1:
+        negative = generate(model, PROMPT, Guidance(negative="blurry"))
+        assert (negative.params.guidance, negative.params.negative) == (expected, "blurry")
+    else:
+        with pytest.raises(ConfigError, match="does nothing at guidance 1"):
+            generate(model, PROMPT, Guidance(negative="blurry"))
 
 
 def test_a_feature_may_carry_out_the_loras(model) -> None:

@@ -134,10 +134,10 @@ def test_class_maps():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((1, 2, 2), bool), "H, W"),
-        (np.zeros((2, 2), np.uint8), "bool or float"),
+        (np.zeros((3, 2, 2), bool), "H, W"),
+        (np.full((2, 2), 3), "bool or float"),
         (np.full((2, 2), 3.0), "threshold"),
-        (np.full((2, 2), np.nan), "threshold"),
+        (np.full((2, 2), np.nan), "NaN"),
     ],
 )
 def test_what_is_no_mask(values, message):

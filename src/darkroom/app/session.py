@@ -18,9 +18,12 @@ class Session:
 
     Args:
         strict: keys of a file that touch no part of its model are an error.
+        low_memory: freed memory is returned at once; on another device than the CPU, the networks
+            of a model take turns.
     """
 
     strict: bool = False
+    low_memory: bool = False
     models: dict[Key, "LatentDiffusion"] = field(default_factory=dict)
 
     def model(
@@ -33,12 +36,16 @@ class Session:
         """
         key = (name, dtype, device)
         if key not in self.models:
-            self.models[key] = open_model(name, dtype, device, self.strict)
+            self.models[key] = open_model(name, dtype, device, self.strict, self.low_memory)
         return self.models[key]
 
 
 def open_model(
-    name: str, dtype: str | None, device: str | None, strict: bool = False
+    name: str,
+    dtype: str | None,
+    device: str | None,
+    strict: bool = False,
+    low_memory: bool = False,
 ) -> "LatentDiffusion":
     """Load what must be a text-to-image model.
 
@@ -49,7 +56,8 @@ def open_model(
     from darkroom.diffusion.latent_diffusion import LatentDiffusion
     from darkroom.weights.load import load
 
-    model = load(name, dtype=dtype, device=usable_device(device), strict=strict)
+    place = usable_device(device)
+    model = load(name, dtype=dtype, device=place, strict=strict, offload=low_memory)
     if not isinstance(model, LatentDiffusion):
         raise ModelMismatchError(
             f"{name}: a {type(model).__name__} alone, not a text-to-image model; "

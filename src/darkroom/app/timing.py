@@ -35,7 +35,7 @@ def measure(
     chosen = generate(model, PROMPT, Guidance(1.0), seeds=(0,), steps=steps, size=size)
     height, width = chosen.run.size
     x, sigma = chosen.run.initial, chosen.run.levels.sigmas[0]
-    scale = float(model.settings.get("guidance", 7.5))
+    scale = model.guidance
     cond = model.text_encoder([PROMPT], (height, width)).to(model.device, model.dtype)
 
     def picture() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import NonFiniteError
+from darkroom.generation.residence import rest
 
 TILE, OVERLAP = 64, 16  # latents per side of a tile, and how many of them two neighbours share
 LARGEST = 128 * 128  # latents that are decoded whole: 1024x1024 pixels with a factor of 8
@@ -38,6 +39,7 @@ def decode(model: LatentDiffusion, latents: Tensor, tile: bool = False) -> tuple
         _finite(model.autoencoder, latent[None], "decode", _tiled if tile else _whole)
         for latent in latents
     ]
+    rest(model.autoencoder)
     return torch.cat([image for image, _ in decoded]), any(redone for _, redone in decoded)
 
 
@@ -58,7 +60,9 @@ def encode(
     def run(autoencoder: Any, image: Tensor) -> Tensor:
         return autoencoder.encode(image, None if noise is None else noise.to(image))
 
-    return _finite(model.autoencoder, image, "encode", run, device=model.device)
+    found = _finite(model.autoencoder, image, "encode", run, device=model.device)
+    rest(model.autoencoder)
+    return found
 
 
 def _finite(

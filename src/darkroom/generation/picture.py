@@ -4,7 +4,9 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from darkroom.atomic import atomic_write
@@ -14,9 +16,15 @@ from darkroom.generation.metadata import Params, files
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
+SHOWN = 1024  # pixels of a side, in a notebook
+
+
 @dataclass(frozen=True)
 class Picture:
-    """What ``develop`` returns, one per seed."""
+    """What ``develop`` returns, one per seed.
+
+    ``np.asarray(picture)`` and ``torch.as_tensor(picture)`` are its pixels (H, W, 3), uint8.
+    """
 
     image: Image.Image
     params: Params
@@ -66,5 +74,26 @@ class Picture:
         self.image.save(buffer, format, **options)
         return buffer.getvalue()
 
+    def to_image(self) -> Image.Image:
+        """As ``image``: a picture of ours can stand where one of PIL can."""
+        return self.image
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """(H, W, 3) of uint8, in memory of its own."""
+        if copy is False:
+            raise ValueError("a picture gives its pixels in a copy; leave copy=False out")
+        return np.array(self.image.convert("RGB"), dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """For ``torch.as_tensor`` and the like, as ``__array__``."""
+        return self.__array__().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # the CPU
+
     def _repr_png_(self) -> bytes:
-        return self.to_bytes()
+        """How a notebook shows it: at most ``SHOWN`` pixels a side."""
+        shown, file = self.image.copy(), io.BytesIO()
+        shown.thumbnail((SHOWN, SHOWN))
+        shown.save(file, "PNG")
+        return file.getvalue()

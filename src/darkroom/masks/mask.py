@@ -1,5 +1,6 @@
 """The mask itself."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from darkroom import arrays
 from darkroom.errors import DataError, ImageError
-from darkroom.images import MAX_PIXELS, ImageLike, open_image, peek
+from darkroom.images import MAX_PIXELS, ImageLike, held, open_image, peek
 from darkroom.masks.outlines import Polygon, fill, outlines
 from darkroom.masks.regions import drop_small, find_regions
 from darkroom.masks.run_lengths import pack, unpack
@@ -18,10 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Mask", "open_mask"]
 
+SHOWN = 512  # pixels of a side, in a notebook
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask:
     """Which pixels belong to something: (H, W) of bool, or "soft", of float32 in [0, 1].
+
+    Arrays, tensors and pictures become that as ``open_mask`` says. ``np.asarray(mask)`` and
+    ``torch.as_tensor(mask)`` give the values back.
 
     What changes one mask keeps its score, source and label; what combines two, or turns one
     inside out, drops them.
@@ -32,7 +39,8 @@ class Mask:
         label: the name of its class, or the words it was asked for by.
 
     Raises:
-        ValueError: for another shape or type, or values outside of [0, 1].
+        ArrayError: for another shape or type, or values outside of [0, 1]; it is a ValueError.
+        ImageError: for a picture that cannot be read.
     """
 
     values: np.ndarray
@@ -41,24 +49,15 @@ class Mask:
     label: str = ""
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values)
-        if values.ndim != 2:
-            raise ValueError(f"a mask is (H, W), got shape {values.shape}")
-        if values.dtype.kind == "f":
-            values = values.astype(np.float32, copy=False)
-            if values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
-                raise ValueError("a soft mask lies in [0, 1]; use a threshold for logits")
-        elif values.dtype.kind != "b":
-            raise ValueError(f"a mask is bool or float, got {values.dtype}; compare it with 0")
+        values = self.values
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype != bool:
+            values = _values(values)
         object.__setattr__(self, "values", values)
 
     @classmethod
     def from_tensor(cls, tensor: "Tensor") -> "Mask":
-        """From (H, W), or with leading dimensions of 1; bool or float."""
-        plain = tensor.detach().cpu()
-        while plain.ndim > 2 and len(plain) == 1:
-            plain = plain[0]
-        return cls((plain.float() if plain.is_floating_point() else plain).numpy())
+        """From (H, W), or with dimensions of 1 around; as ``Mask(tensor)``."""
+        return cls(arrays.mask_values(tensor))
 
     @classmethod
     def from_image(cls, picture: Image.Image) -> "Mask":
@@ -80,7 +79,7 @@ class Mask:
     @classmethod
     def from_classes(cls, classes: "np.ndarray | Tensor", index: int) -> "Mask":
         """The pixels of class ``index`` in a map (H, W) of class numbers."""
-        return cls(np.asarray(classes) == index)
+        return cls(arrays.numbers("the map of classes", classes) == index)
 
     @classmethod
     def from_rle(cls, rle: Mapping[str, Any]) -> "Mask":
@@ -145,6 +144,38 @@ class Mask:
     def image(self) -> Image.Image:
         """A greyscale picture, white inside."""
         return Image.fromarray((self.values * np.float32(255)).round().astype(np.uint8))
+
+    def to_image(self) -> Image.Image:
+        """As ``image``: a mask can stand where a picture can."""
+        return self.image()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """(H, W) of bool, or of float32 where it is soft, in memory of its own."""
+        if copy is False:
+            raise ValueError("a mask gives its values in a copy; leave copy=False out")
+        return self.values.astype(self.values.dtype if dtype is None else dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """For ``torch.as_tensor`` and the like, as ``__array__``."""
+        return self.__array__().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # the CPU
+
+    def __repr__(self) -> str:
+        said = [f"{self.width}x{self.height}", f"area={self.area:g}"]
+        said += [f"score={self.score:.3f}"] if self.score is not None else []
+        said += [repr(word) for word in (self.label, self.source) if word]
+        return f"Mask({', '.join(said)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """How a notebook shows it: white inside, at most ``SHOWN`` pixels a side."""
+        if not self.values.size:
+            return None
+        shown, file = self.image(), io.BytesIO()
+        shown.thumbnail((SHOWN, SHOWN))
+        shown.save(file, "PNG")
+        return file.getvalue()
 
     def tensor(self) -> "Tensor":
         """(H, W) float32 in [0, 1], in memory of its own."""
@@ -271,6 +302,7 @@ class Mask:
         return (self & other).area / union if union else 0.0
 
     def _both(self, other: "Mask") -> tuple[np.ndarray, np.ndarray]:
+        other = open_mask(other)
         if self.values.shape != other.values.shape:
             raise ValueError(
                 f"masks of {self.values.shape} and {other.values.shape} cannot be combined"
@@ -279,13 +311,31 @@ class Mask:
 
 
 def open_mask(source: "Mask | ImageLike") -> Mask:
-    """The mask in a picture, upright: see ``Mask.from_image``.
+    """The mask in a picture, upright: see ``Mask.from_image``; or in an array or tensor.
+
+    Of an array (H, W) True or 1 is inside: bool, floats of 0 to 1, uint8 up to 255, or whole
+    numbers 0 and 1. One of uint8 with channels last is a picture.
 
     Raises:
         ImageError: as ``open_image``.
+        ArrayError: an array that is no mask.
     """
+    return source if isinstance(source, Mask) else Mask(_values(source))
+
+
+def _values(source: Any) -> np.ndarray:
+    """(H, W) of bool, or of float32 in [0, 1]."""
     if isinstance(source, Mask):
-        return source
+        return source.values
+    if arrays.is_array(source) and not isinstance(source, arrays.Drawable | Image.Image):
+        shape = tuple(getattr(source, "shape", ()))
+        coloured = len(shape) == 3 and shape[2] in (3, 4) and "uint8" in str(source.dtype)
+        if not coloured:
+            return arrays.mask_values(source)
+    return _drawn(held(source)).values
+
+
+def _drawn(source: "ImageLike") -> Mask:
     picture = peek(source)
     if not picture.has_transparency_data:
         return Mask.from_image(open_image(source))

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.errors import ImageError
-from darkroom.images import ImageLike
+from darkroom.arguments import items, string, whole
+from darkroom.errors import ArgumentError, ImageError
+from darkroom.images import ImageLike, listed
 from darkroom.vision.encoder import Encoder
 from darkroom.vision.reading import read_ahead
 
@@ -97,7 +98,7 @@ def open_labels(
 
 def classify(
     encoder: Encoder,
-    images: Iterable[ImageLike],
+    images: ImageLike | Iterable[ImageLike],
     labels: Sequence[str] | Labels,
     *,
     templates: Sequence[str] = TEMPLATES,
@@ -106,9 +107,16 @@ def classify(
 ) -> Iterator[Classified]:
     """The likeliest labels of each picture, in order; one that cannot be read has a problem.
 
+    Args:
+        images: pictures as ``open_image`` takes them, several or one; an array (N, H, W, 3) is N.
+
     Raises:
         ValueError: as ``label_vectors``.
+        ImageError: ``images`` is nothing of the kind.
     """
+    images = listed(images)
+    top = whole("top", top, "a whole number from 1 up", least=1)
+    batch = whole("batch", batch, "a whole number from 1 up", least=1)
     if not isinstance(labels, Labels):
         labels = open_labels(encoder, labels, templates)
     return _classify(encoder, images, labels, top, batch)
@@ -134,8 +142,9 @@ def _classify(
 def check_labels(labels: Sequence[str]) -> list[str]:
     """Labels without the space around them. Raises ValueError as ``label_vectors`` does."""
     if isinstance(labels, str):
-        raise ValueError(f"labels {labels!r}: a text; expected a list of texts")
-    found = [label.strip() for label in labels]
+        raise ArgumentError(f"labels {labels!r}: a text; expected a list of texts")
+    some = "a list of texts"
+    found = [string("label", label).strip() for label in items("labels", labels, some)]
     if not found:
         raise ValueError("no labels; give at least one")
     if "" in found:
@@ -147,8 +156,10 @@ def check_labels(labels: Sequence[str]) -> list[str]:
 
 def check_templates(templates: Sequence[str]) -> list[str]:
     """Templates, names of ``ENSEMBLES`` replaced by what they stand for; ValueErrors as above."""
-    given = [templates] if isinstance(templates, str) else list(templates)
-    found = [text for one in given for text in ENSEMBLES.get(one, (one,))]
+    some = "a list of texts, or a name"
+    given = [templates] if isinstance(templates, str) else items("templates", templates, some)
+    names = [string("template", one, some) for one in given]
+    found = [template for one in names for template in ENSEMBLES.get(one, (one,))]
     if not found:
         raise ValueError("no templates; give at least one, such as 'a photo of a {}'")
     for template in found:

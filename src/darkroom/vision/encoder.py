@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from darkroom import foreign
+from darkroom.arguments import items, string
 from darkroom.atomic import atomic_write
-from darkroom.errors import CheckpointError, ImageError, ModelMismatchError
-from darkroom.images import ImageLike, open_image, peek, to_square
+from darkroom.errors import ArgumentError, CheckpointError, ImageError, ModelMismatchError
+from darkroom.images import ImageLike, listed, open_image, peek, titled, to_square
+from darkroom.keywords import explained
 from darkroom.models.clip.network import Clip
 from darkroom.models.contrastive import ContrastiveModel
 from darkroom.models.dual_encoder import DualEncoder
@@ -68,9 +69,9 @@ class Encoder:
             ImageError: one cannot be read.
             ValueError: there are none.
         """
-        given = _listed(images)
+        given = list(listed(images))
         if not given:
-            raise ValueError("no pictures to encode; give one or more")
+            raise ArgumentError("no pictures to encode; give one or more")
         read = (self.read(image) for image in given)
         return torch.cat([self.images(torch.stack(part)) for part in _batches(read, BATCH)])
 
@@ -80,10 +81,10 @@ class Encoder:
         Raises:
             ValueError: there are none, or one is longer than a public CLIP reads.
         """
-        given = [texts] if isinstance(texts, str) else list(texts)
+        given = [texts] if isinstance(texts, str) else items("texts", texts, "a text or several")
         if not given:
-            raise ValueError("no texts to encode; give one or more")
-        return self.texts(given)
+            raise ArgumentError("no texts to encode; give one or more")
+        return self.texts([string("text", one, "a text") for one in given])
 
     def similarity(
         self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]
@@ -150,6 +151,7 @@ class Encoder:
         return next(self.model.parameters()).device
 
 
+@explained
 def open_encoder(
     name: str | os.PathLike[str] = ENCODER_MODEL,
     device: str | None = None,
@@ -239,8 +241,7 @@ def squared(source: ImageLike, size: int, crop: bool = True) -> Tensor:
     try:
         image = open_image(picture)
     except ImageError as error:
-        name = Path(source).name if isinstance(source, str | os.PathLike) else "the picture"
-        raise ImageError(str(error).replace("the picture", name, 1)) from None
+        raise ImageError(str(error).replace("the picture", titled(source), 1)) from None
     return torch.from_numpy(np.array(to_square(image, size, crop))).permute(2, 0, 1)
 
 
@@ -256,7 +257,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensor
 def _refuse_long(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> None:
     for text in texts:
         if (tokens := len(tokenizer.encode(text)) + 2) > length:
-            raise ValueError(
+            raise ArgumentError(
                 f"{text!r:.60}: {tokens} tokens, and the model reads {length}; shorten the text"
             )
 
@@ -265,12 +266,6 @@ def trimmed(ids: Tensor, end: int) -> Tensor:
     """Without the columns that hold padding alone; each row keeps its end."""
     longest = int((ids != end).sum(1).amax()) if len(ids) else 0
     return ids[:, : longest + 1]
-
-
-def _listed(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
-    if isinstance(images, str | bytes | os.PathLike | Image.Image):
-        return [images]
-    return list(images)
 
 
 def _batches(items: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:

@@ -14,19 +14,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darkroom.arguments import shown
+from darkroom.errors import ArgumentError
 from darkroom.images import ImageLike, open_image
+from darkroom.keywords import explained, instead
 from darkroom.masks import Mask
 from darkroom.models.fastsam.network import PROTOTYPE_STRIDE, FastSAM, mask_logits
 from darkroom.vision.letterbox import Letterbox
 from darkroom.vision.mask_filters import without_duplicates
-from darkroom.vision.segment import Prompt, check_inside
+from darkroom.vision.segment import Prompt, check_inside, prompts_of
 
 if TYPE_CHECKING:
     from darkroom.vision.automatic_masks import Automatic
@@ -177,13 +180,14 @@ class FastSegmenter:
     most: int = 300
     retina: bool = True
 
+    @explained
     @torch.no_grad()
     def encode(self, image: ImageLike) -> Instances:
         """Find the objects of a picture.
 
         Raises:
             ImageError: it cannot be read.
-            ValueError: ``longest`` is no multiple of 32.
+            ArgumentError: ``longest`` is no multiple of 32.
         """
         picture = open_image(image)
         fit = Letterbox.of((picture.height, picture.width), self.longest or self.model.config.size)
@@ -226,6 +230,7 @@ class FastSegmenter:
             if np.count_nonzero(values) >= least:
                 yield self._mask(encoded, index, values, f"{self.name}: everything")
 
+    @explained
     def masks(
         self, encoded: Instances, prompts: Prompt | Sequence[Prompt], candidates: int = 3
     ) -> ChosenMasks:
@@ -243,24 +248,29 @@ class FastSegmenter:
             candidates: 1 = one mask for each prompt; 3 = up to three.
 
         Raises:
-            ValueError: no prompts, a point or box outside of the picture, a mask as a prompt, or
+            ArgumentError: no prompts, a point or box outside of the picture, a mask as a prompt, or
                 another number of candidates.
         """
-        prompts = [prompts] if isinstance(prompts, Prompt) else list(prompts)
-        if not prompts:
-            raise ValueError("no prompts; give one or more")
+        if not isinstance(encoded, Instances):
+            raise ArgumentError(
+                f"{shown(encoded)} is no encoded picture: say segmenter.encode(image) first"
+            )
+        prompts = prompts_of(prompts)
         if candidates not in (1, 3):
-            raise ValueError(f"candidates = {candidates}; expected 1 or 3")
+            raise ArgumentError(f"candidates = {candidates}; expected 1 or 3")
         answers: list[tuple[Mask, ...]] = []
         for prompt in prompts:
             check_inside(prompt, encoded.size)
             if prompt.mask is not None:
-                raise ValueError("FastSAM takes points and boxes; a mask as a prompt needs SAM")
+                raise ArgumentError("FastSAM takes points and boxes; a mask as a prompt needs SAM")
             found = self._by_points if prompt.box is None else self._by_box
             masks = list(found(encoded, prompt))[:candidates]
             empty = Mask(np.zeros(encoded.size, bool), 0.0, f"{self.name}: {prompt}")
             answers.append(tuple(masks) or (empty,))
         return ChosenMasks(tuple(answers))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(instead("a segmenter", name))
 
     def _by_points(self, encoded: Instances, prompt: Prompt) -> Iterator[Mask]:
         source = f"{self.name}: {prompt}"

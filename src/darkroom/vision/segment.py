@@ -20,13 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from darkroom import arrays
 from darkroom.acceleration import hasten
-from darkroom.errors import ModelMismatchError
+from darkroom.arguments import items, shown, whole
+from darkroom.errors import ArgumentError, ModelMismatchError
 from darkroom.images import ImageLike, open_image
-from darkroom.masks import Mask
+from darkroom.keywords import explained, instead
+from darkroom.masks import Mask, open_mask
 from darkroom.models.sam.network import Sam, enlarged
 from darkroom.names import SEGMENT_MODEL
 from darkroom.weights.load import load
@@ -37,9 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodedImage", "Masks", "Prompt", "Segmenter", "open_segmenter"]
 
+SURE = 10.0  # a logit of what lies in a mask that is given as a prompt
 AT_ONCE = 16  # prompts that are decoded together; each takes some 40 MB at full size
 
 
+@explained
 @dataclass(frozen=True)
 class Prompt:
     """What points to one object: points, a box, an earlier answer, or several of these.
@@ -49,27 +55,33 @@ class Prompt:
         inside: of each point, whether it lies in the object; False = it lies in the background.
             None at all = they all lie in it.
         box: left, top, right, bottom, likewise.
-        mask: (1, 4 h, 4 w) logits of an earlier answer, as ``Masks.low`` gives them.
+        mask: (1, 4 h, 4 w) logits of an earlier answer, as ``Masks.low`` gives them, in a tensor
+            or an array; or a ``Mask`` of the picture's size.
 
     Raises:
-        ValueError: there is nothing in it, a number is none, or points and ``inside`` differ in
+        ArgumentError: there is nothing in it, a number is none, or points and ``inside`` differ in
             number.
     """
 
     points: tuple[tuple[float, float], ...] = ()
     inside: tuple[bool, ...] = ()
     box: tuple[float, float, float, float] | None = None
-    mask: Tensor | None = None
+    mask: Tensor | Mask | None = None
 
     def __post_init__(self) -> None:
-        points = tuple(_numbers(point, 2, "a point is x and y") for point in self.points)
+        listed = items("points", self.points, "a list of (x, y), such as ((500, 375),)")
+        if listed and all(isinstance(x, int | float) for x in listed):
+            pair = ", ".join(f"{x:g}" for x in listed)
+            raise ArgumentError(f"points ({pair}): expected a list of points, (({pair}),)")
+        points = tuple(_numbers(point, 2, "a point is x and y") for point in listed)
         object.__setattr__(self, "points", points)  # arrays and lists become tuples
-        inside = tuple(bool(one) for one in self.inside) or (True,) * len(points)
+        sides = items("inside", self.inside, "True or False for each point")
+        inside = tuple(_side(one) for one in sides) or (True,) * len(points)
         object.__setattr__(self, "inside", inside)
         if not self.points and self.box is None and self.mask is None:
-            raise ValueError("an empty prompt; give points, a box or a mask")
+            raise ArgumentError("an empty prompt; give points, a box or a mask")
         if len(self.points) != len(self.inside):
-            raise ValueError(
+            raise ArgumentError(
                 f"{len(self.points)} points and {len(self.inside)} words whether they are inside; "
                 "give one for each"
             )
@@ -78,7 +90,12 @@ class Prompt:
             object.__setattr__(self, "box", box)
             left, top, right, bottom = box
             if left >= right or top >= bottom:
-                raise ValueError(f"an empty box {_said(self.box)}; give left, top, right, bottom")
+                raise ArgumentError(
+                    f"an empty box {_said(self.box)}; give left, top, right, bottom"
+                )
+
+        if self.mask is not None and not isinstance(self.mask, Tensor | Mask):
+            object.__setattr__(self, "mask", _logits(self.mask))
 
     def __str__(self) -> str:
         """As one says it: "point 500,375, not 20,30, box 0,0,100,80"."""
@@ -147,6 +164,7 @@ class Segmenter:
     model: Sam
     name: str = "sam"
 
+    @explained
     @torch.no_grad()
     def encode(self, image: ImageLike) -> EncodedImage:
         """What the model sees of a picture: the longer side scaled to its size, bilinear.
@@ -162,6 +180,7 @@ class Segmenter:
         pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].to(self.device)
         return EncodedImage(self.model.encode(self.model.normalised(pixels)), size, scaled)
 
+    @explained
     @torch.no_grad()
     def masks(
         self, encoded: EncodedImage, prompts: Prompt | Sequence[Prompt], candidates: int = 3
@@ -173,12 +192,14 @@ class Segmenter:
                 points); 3 = as many, for those that may mean a thing, its part or what holds it.
 
         Raises:
-            ValueError: no prompts, a point or box outside of the picture, a mask of another shape,
-                or another number of candidates.
+            ArgumentError: no prompts, a point or box outside of the picture, a mask of another
+                shape, or another number of candidates.
         """
-        prompts = [prompts] if isinstance(prompts, Prompt) else list(prompts)
-        if not prompts:
-            raise ValueError("no prompts; give one or more")
+        if not isinstance(encoded, EncodedImage):
+            raise ArgumentError(
+                f"{shown(encoded)} is no encoded picture: say segmenter.encode(image) first"
+            )
+        prompts = prompts_of(prompts)
         for prompt in prompts:
             self._check(prompt, encoded)
         alike: dict[tuple[int, bool, bool], list[int]] = {}
@@ -242,7 +263,7 @@ class Segmenter:
             given["labels"] = given["labels"].to(self.device)
         if first.box is not None:
             given["boxes"] = placed([prompt.box for prompt in prompts], 2)
-        masks = [prompt.mask for prompt in prompts if prompt.mask is not None]
+        masks = [self._low(prompt.mask, encoded) for prompt in prompts if prompt.mask is not None]
         if masks:
             given["masks"] = torch.stack(masks).to(encoded.features)
         return self.model.decode(encoded.features, **given, candidates=candidates)
@@ -250,29 +271,63 @@ class Segmenter:
     def _check(self, prompt: Prompt, encoded: EncodedImage) -> None:
         check_inside(prompt, encoded.size)
         low = 4 * self.model.config.grid
+        if isinstance(prompt.mask, Mask):
+            if prompt.mask.values.shape != encoded.size:
+                height, width = encoded.size
+                raise ArgumentError(
+                    f"a prompt's mask of {prompt.mask.width}x{prompt.mask.height}, the picture is "
+                    f"{width}x{height}: give a mask of the picture's size"
+                )
+            return
         if prompt.mask is not None and tuple(prompt.mask.shape) != (1, low, low):
-            raise ValueError(
+            raise ArgumentError(
                 f"a prompt's mask of shape {tuple(prompt.mask.shape)}, expected (1, {low}, {low}): "
                 "the logits of an earlier answer (Masks.low)"
             )
 
+    def _low(self, mask: Tensor | Mask, encoded: EncodedImage) -> Tensor:
+        """(1, 4 h, 4 w) logits; of a mask what lies in it is above 0 by ``SURE``."""
+        if isinstance(mask, Tensor):
+            return mask
+        side = 4 * self.model.config.grid
+        height, width = (round(x * side / self.model.config.size) for x in encoded.scaled)
+        inside = mask.tensor()[None, None]
+        inside = F.interpolate(inside, (max(height, 1), max(width, 1)), mode="area")[0]
+        return F.pad(2 * SURE * inside - SURE, (0, side - width, 0, side - height), value=-SURE)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(instead("a segmenter", name))
+
+
+def prompts_of(prompts: object) -> list[Prompt]:
+    """One or several prompts, as a list. Raises ArgumentError for anything else."""
+    asked = "a Prompt, or a list of them, such as Prompt(points=((500, 375),))"
+    found = [prompts] if isinstance(prompts, Prompt) else items("prompts", prompts, asked)
+    if not found:
+        raise ArgumentError("no prompts; give one or more")
+    for prompt in found:
+        if not isinstance(prompt, Prompt):
+            raise ArgumentError(f"prompts {shown(prompt)}: expected {asked}")
+    return found
+
 
 def check_inside(prompt: Prompt, size: tuple[int, int]) -> None:
-    """Raise ValueError for a point or a box outside of a picture of ``size`` (height, width)."""
+    """Raise ArgumentError for a point or a box outside of a picture of ``size`` (height, width)."""
     height, width = size
     for x, y in prompt.points:
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
+            raise ArgumentError(
                 f"point {_said((x, y))} lies outside of the picture, which is {width}x{height}"
             )
     if prompt.box is not None:
         left, top, right, bottom = prompt.box
         if left < 0 or top < 0 or right > width or bottom > height:
-            raise ValueError(
+            raise ArgumentError(
                 f"box {_said(prompt.box)} leaves the picture, which is {width}x{height}"
             )
 
 
+@explained
 def open_segmenter(
     name: str | os.PathLike[str] = SEGMENT_MODEL,
     device: str | None = None,
@@ -326,13 +381,32 @@ CONFIDENCE = MappingProxyType({"emoji-fastsam": 0.2})
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
 
 
+def _side(value: object) -> bool:
+    """Whether a point lies inside: True, False, 1 or 0."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    expected = "True for a point in the object, False for one in the background"
+    if whole("inside", value, expected) > 1:
+        raise ArgumentError(f"inside {shown(value)}: expected {expected}")
+    return bool(value)
+
+
+def _logits(mask: object) -> Tensor | Mask:
+    """What is no tensor: an array of logits, or a picture of a mask."""
+    if arrays.is_array(mask) and not isinstance(mask, arrays.Drawable):
+        values = arrays.numbers("a prompt's mask", mask)
+        if values.dtype.kind == "f":
+            return torch.from_numpy(np.array(values, np.float32))
+    return open_mask(mask)  # pyright: ignore[reportArgumentType]
+
+
 def _numbers(values: Iterable[float], count: int, what: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{what}, got {values!r:.60}")
+        raise ArgumentError(f"{what}, got {values!r:.60}")
     return numbers
 
 

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from darkroom.errors import DarkroomError
+from darkroom.arguments import number, string
+from darkroom.errors import ArgumentError, DarkroomError
 from darkroom.images import ImageLike, labelled_grid, open_image
-from darkroom.masks import Mask, overlay
+from darkroom.keywords import explained
+from darkroom.masks import Mask, open_mask, overlay
 from darkroom.vision.classify import label_vectors
 from darkroom.vision.encoder import Encoder
 
@@ -127,6 +129,7 @@ class NotFoundError(DarkroomError):
         self.selection = selection
 
 
+@explained
 def select(
     segmenter: Segmenter,
     encoder: Encoder,
@@ -172,6 +175,7 @@ def rank(
     """``select`` among masks that are there already. Args and errors as there."""
     _check(text, threshold)
     picture = open_image(image)
+    masks = (open_mask(mask) for mask in masks)
     least = THRESHOLD if threshold is None else threshold
     others = _others(text, against)
     found = [whole(mask) for mask in masks if mask.binary().area >= LEAST]
@@ -265,7 +269,7 @@ def _others(text: str, against: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check(text: str, threshold: float | None) -> None:
-    if not plain(text):
-        raise ValueError("no words to select by; say what to look for, such as 'the dog'")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold}: expected 0 to 1")
+    if not plain(string("text", text, "the name of a thing, such as 'the dog'")):
+        raise ArgumentError("no words to select by; say what to look for, such as 'the dog'")
+    if threshold is not None and not 0 <= number("threshold", threshold, "0 to 1") <= 1:
+        raise ArgumentError(f"threshold {threshold}: expected 0 to 1")

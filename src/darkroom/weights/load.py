@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from darkroom import foreign
+from darkroom import foreign, machine
 from darkroom.acceleration import hasten
+from darkroom.arguments import shown, switch
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
-from darkroom.errors import CheckpointError, ConfigError
+from darkroom.errors import ArgumentError, CheckpointError, ConfigError
+from darkroom.keywords import explained
 from darkroom.models.clip.network import Clip
-from darkroom.names import DTYPE_NAMES, did_you_mean
 from darkroom.weights.families import check_prediction
 from darkroom.weights.folder import (
     Target,
@@ -28,6 +29,7 @@ from darkroom.weights.locate import Located, locate
 from darkroom.weights.single_file import load_single_file
 
 
+@explained
 def load(
     model: str | os.PathLike[str],
     *,
@@ -39,6 +41,7 @@ def load(
     ema: bool = True,
     strict: bool = False,
     accelerate: bool = True,
+    offload: bool = False,
 ) -> Any:
     """Open a model, wherever it is and whatever wrote it.
 
@@ -58,6 +61,7 @@ def load(
             lists them. Keys that are missing, or do not fit inside a part, are always errors.
         accelerate: let each operation take the way that is quickest on this machine, at equal
             numbers (``acceleration.hasten``); False leaves all to PyTorch.
+        offload: networks wait on the CPU, and come to ``device`` in turns: less of its memory.
 
     Returns:
         A ``LatentDiffusion``; of a file or folder that holds one network, that network, or with a
@@ -68,17 +72,20 @@ def load(
         CheckpointError: the files cannot be used, or are something else than a model.
         ConfigError: an argument is not one of its valid values.
     """
-    place = _device(device)
-    number = _dtype(dtype, place)
+    if not isinstance(model, str | os.PathLike):
+        raise ArgumentError(f"model {shown(model)}: expected a name, a file or a folder")
+    place = machine.device(device)
+    number = _number(dtype, place)
     if prediction is not None:
         check_prediction(prediction)
     if activation is not None:
         check_activation(activation)
     wanted = variant or ("fp16" if number == torch.float16 else None)
     located = locate(model, wanted)
+    waits = switch("offload", offload) and place.type != "cpu"
     target = Target(
         dtype=number,
-        device=place,
+        device=torch.device("cpu") if waits else place,
         prediction=prediction,
         activation=activation,
         variant=variant,
@@ -93,6 +100,10 @@ def load(
         raise ConfigError(f"activation= is for CLIP; {model} is a {type(opened).__name__}")
     if accelerate:
         hasten(opened)
+    if waits:
+        if not isinstance(opened, LatentDiffusion):
+            raise ConfigError(f"offload= is for whole models; {model} is a {type(opened).__name__}")
+        return opened.offload(place)
     return opened
 
 
@@ -126,28 +137,7 @@ def _what_instead(path: Path) -> str:
     return "no model here; expected model_index.json, or config.json with weights"
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"device {device!r} is unknown; one of cpu, cuda, cuda:0, mps") from None
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {str(place)!r} is not on this machine, which has {torch.cuda.device_count()} "
-            "CUDA devices; use device='cpu'"
-        )
-    return place
-
-
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def _number(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     if dtype is None:
         return torch.float16 if device.type == "cuda" else torch.float32
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPE_NAMES:
-        raise ConfigError(
-            f"dtype {name!r} is unknown{did_you_mean(name, DTYPE_NAMES)}; "
-            f"one of {', '.join(DTYPE_NAMES)}"
-        )
-    return getattr(torch, name)
+    return machine.dtype(dtype)

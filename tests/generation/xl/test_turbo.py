@@ -45,7 +45,7 @@ def test_image_to_image(turbo, steps, strength) -> None:
         generator=generator,
     ).images  # fmt: skip
     start = ImageToImage(photo(), strength, noise=posterior)
-    run = generate(turbo.model, PROMPT, start, steps=steps, noise=first)
+    run = generate(turbo.model, PROMPT, Guidance(0.0), start, steps=steps, noise=first)
     for own in run.run.noise.generators:  # go on where theirs did
         own.manual_seed(9)
         torch.randn(2, 4, 8, 8, generator=own)

@@ -43,7 +43,7 @@ def jobs(request: Request, model: "LatentDiffusion") -> list[Job]:
         return [Job(redrawn.prompt, redrawn.seeds, redrawn.index)]
     height, width = request.size or model.settings.get("size") or (512, 512)
     small = height * width <= SMALL and not (request.image and not request.size)
-    most = 8 if small else 4 if model.device.type == "cuda" else 1
+    most = 1 if request.low_memory else 8 if small else 4 if model.device.type == "cuda" else 1
     seeds = request.seeds
     chunks = [seeds[start : start + most] for start in range(0, len(seeds), most)]
     return [Job(text, chunk) for text in request.texts for chunk in chunks]
@@ -175,6 +175,7 @@ def start(
             remote=True,  # what is not allowed was refused before
             **request.inputs(),
         )
+        arguments["low_memory"] = request.low_memory
         generation = generate(model, job.prompt, *found, *adapters(request), **arguments)
         if request.is_exact:
             from darkroom.generation.adapters.embedding import check_same
@@ -192,6 +193,7 @@ def start(
         sampler=request.sampler,
         spacing=request.spacing,
         timesteps=request.timesteps,
+        low_memory=request.low_memory,
     )
 
 
@@ -201,7 +203,7 @@ def features(model: "LatentDiffusion", request: Request) -> list["Feature"]:
 
     scale = request.guidance
     if scale is None:
-        scale = float(model.settings.get("guidance", 7.5))
+        scale = model.guidance
     negative = request.negative_at(scale) or None
     if request.styles and request.negative and not negative:
         say(f"guidance is off ({scale:g}): the negative prompt of the style has no effect")

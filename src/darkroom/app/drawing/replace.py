@@ -2,10 +2,12 @@
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from darkroom.arguments import whole
+from darkroom.keywords import explained
 from darkroom.names import EDIT_MODEL, ENCODER_MODEL, SEGMENT_MODEL
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Replacement:
     mask: "Mask"  # what was painted: what was chosen, without holes and grown
 
 
+@explained
 def replace(
     image: "ImageLike",
     what: str,
@@ -45,7 +48,14 @@ def replace(
     padding: int | None = None,
     feather: int = 0,
     seed: int | None = None,
-    **arguments: Any,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    sampler: str | None = None,
+    spacing: str | None = None,
+    timesteps: Sequence[int] | None = None,
+    options: Mapping[str, Any] | None = None,
+    tile: bool | None = None,
+    memory_limit: int | None = None,
 ) -> Replacement:
     """Find what ``what`` names in a picture, and paint ``prompt`` there; the rest stays as it was.
 
@@ -61,7 +71,7 @@ def replace(
         padding: pixels around the mask that the model sees; None = an eighth of its longer side.
         feather: as of ``Inpaint``.
         seed: None draws one.
-        arguments: others of ``generate``: steps, size, sampler.
+        steps, size, sampler, spacing, timesteps, options, tile, memory_limit: as of ``generate``.
 
     Raises:
         NotFoundError: nothing fits ``what`` well enough; its ``selection`` has the candidates.
@@ -69,14 +79,12 @@ def replace(
         ValueError: no words, a threshold outside of [0, 1], or ``grow`` below 0.
     """
     from darkroom.generation.generate import develop
-    from darkroom.generation.guidance import Guidance
     from darkroom.generation.inpaint import Inpaint
     from darkroom.generation.metadata import UsedSelection
     from darkroom.images import open_image
     from darkroom.vision.select import NotFoundError
 
-    if grow < 0:
-        raise ValueError(f"grow of {grow} pixels: expected 0 or more")
+    grow = whole("grow", grow, "0 pixels or more")
     picture = open_image(image)
     how = UsedSelection(
         text=what, threshold=threshold, against=tuple(against), every=every, grow=grow
@@ -89,15 +97,27 @@ def replace(
         from darkroom.app.session import open_model
 
         model = open_model(model, None, None)
-    if not any(isinstance(feature, Guidance) for feature in features):
-        features = (Guidance(float(model.settings.get("guidance", 7.5))), *features)
     if padding is None:
         padding = surroundings(mask)
     inpaint = Inpaint(
         picture, mask, only_masked=True, padding=padding, feather=feather, selected=how
     )
     seed = secrets.randbelow(2**32) if seed is None else seed
-    (made,) = develop(model, prompt, inpaint, *features, seeds=[seed], **arguments)
+    (made,) = develop(
+        model,
+        prompt,
+        inpaint,
+        *features,
+        seeds=[seed],
+        steps=steps,
+        size=size,
+        sampler=sampler,
+        spacing=spacing,
+        timesteps=timesteps,
+        options=options,
+        tile=tile,
+        memory_limit=memory_limit,
+    )
     return Replacement(made, selection, mask)
 
 

@@ -56,6 +56,7 @@ class Request:
     dtype: str | None = None
     device: str | None = None
     strict: bool = False  # about keys of no part in the model's file
+    low_memory: bool = False
     loras: tuple[LoraRequest, ...] = ()  # with --lora, beside those that a prompt asks for
     embeddings: tuple[str, ...] = ()  # with --embedding, beside those that prompts name
     hypernetworks: tuple[HypernetworkRequest, ...] = ()  # with --hypernetwork
@@ -184,7 +185,7 @@ class Request:
     @property
     def is_exact(self) -> bool:
         """Nothing is asked for that would change the picture that is redrawn."""
-        apart = ("redrawn", "device", "remote", *self.FILES)
+        apart = ("redrawn", "device", "remote", "low_memory", *self.FILES)
         said = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         return self.redrawn is not None and not set(said) - set(apart)
 

@@ -92,7 +92,9 @@ def draw_and_save(
     check_words(request, answer)
     request = request.found(answer, destination)
     started = time.perf_counter()
-    pictures = draw(Session(request.strict), request, preview=destination.preview)
+    pictures = draw(
+        Session(request.strict, request.low_memory), request, preview=destination.preview
+    )
     try:
         for picture in pictures:
             save(answer, picture, destination)

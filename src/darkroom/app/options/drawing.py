@@ -233,6 +233,14 @@ Strict = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+LowMemory = Annotated[
+    bool,
+    typer.Option(
+        "--low-memory",
+        help="Keep no weights in memory but those at work, one picture at a time: slower.",
+        rich_help_panel=RUN,
+    ),
+]
 Out = Annotated[
     str,
     typer.Option(

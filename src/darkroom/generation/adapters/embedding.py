@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from darkroom.arguments import items, shown
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
-from darkroom.errors import ConfigError, ModelMismatchError, ModelNotFoundError
+from darkroom.errors import ArgumentError, ConfigError, ModelMismatchError, ModelNotFoundError
 from darkroom.generation.adapters.lora import Lora
 from darkroom.generation.feature import Feature, Run
 from darkroom.generation.metadata.params import Params, UsedEmbedding
@@ -53,7 +54,11 @@ class Embedding(Feature):
         elif name is None:
             raise ConfigError("Embedding of vectors: name=... is missing, the word for them")
         else:
-            vectors = (source,) if isinstance(source, Tensor) else tuple(source)
+            some = "a file, a name, or tensors (n, C)"
+            given = [source] if isinstance(source, Tensor) else items("embedding", source, some)
+            vectors = tuple(given)
+            if not vectors or not all(isinstance(one, Tensor) for one in vectors):
+                raise ArgumentError(f"embedding {shown(source)}: expected {some}")
             self.file = EmbeddingFile(name=name, words=(name,), vectors=vectors)
         self.found = False  # by a word of the prompt, rather than asked for
         self.used = True

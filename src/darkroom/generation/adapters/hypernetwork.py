@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from darkroom.adapters.hypernetwork import Attached
 from darkroom.adapters.hypernetwork import Hypernetwork as Networks
+from darkroom.arguments import number, shown
 from darkroom.diffusion.conditioning import Conditioning
 from darkroom.errors import (
+    ArgumentError,
     CheckpointError,
     ConfigError,
     ModelMismatchError,
@@ -53,11 +55,14 @@ class Hypernetwork(Feature):
         *,
         name: str | None = None,
     ) -> None:
+        weight = number("hypernetwork weight", weight, "a finite number")
         if not math.isfinite(weight):
             raise ConfigError(f"hypernetwork weight {weight}: expected a finite number")
         if isinstance(source, Networks):
             self.file = HypernetworkFile(name=name or "networks", network=source)
         else:
+            if not isinstance(source, str | os.PathLike):
+                raise ArgumentError(f"hypernetwork {shown(source)}: expected a file or a name")
             self.file = open_hypernetwork(source)
             self.file = replace(self.file, name=name or self.file.name)
         self.weight, self.tagged = float(weight), False

@@ -10,9 +10,16 @@ from typing import Any, Self
 from torch import Tensor
 
 from darkroom.adapters.lora import Lora as Attached
+from darkroom.arguments import number, shown
 from darkroom.diffusion.conditioning import Conditioning
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
-from darkroom.errors import CheckpointError, ConfigError, ModelMismatchError, PromptError
+from darkroom.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConfigError,
+    ModelMismatchError,
+    PromptError,
+)
 from darkroom.errors import ModelNotFoundError as NotFound
 from darkroom.generation.feature import Denoiser, Feature, Layer, Run
 from darkroom.generation.metadata import Params, UsedLora
@@ -50,13 +57,18 @@ class Lora(Feature):
         *,
         name: str | None = None,
     ) -> None:
-        text_weight = weight if text_weight is None else text_weight
+        weight = number("LoRA weight", weight, "a finite number")
+        if text_weight is None:
+            text_weight = weight
+        text_weight = number("LoRA text weight", text_weight, "a finite number")
         if not (math.isfinite(weight) and math.isfinite(text_weight)):
             raise ConfigError(f"LoRA weights {weight}, {text_weight}: expected finite numbers")
         if isinstance(source, Mapping):
             tensors, embeddings = divided(source, name or "tensors")
             self.file = LoraFile(name=name or "tensors", tensors=tensors, embeddings=embeddings)
         else:
+            if not isinstance(source, str | os.PathLike):
+                raise ArgumentError(f"LoRA {shown(source)}: expected a file, a name or tensors")
             self.file = open_lora(source)
             self.file = replace(self.file, name=name or self.file.name)
         self.weight, self.text_weight, self.tagged = float(weight), float(text_weight), False

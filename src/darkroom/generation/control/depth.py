@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from darkroom.errors import ConfigError, ModelMismatchError
+from darkroom import arrays
+from darkroom.errors import ArgumentError, ConfigError, ModelMismatchError
 from darkroom.generation.feature import Feature, Run
-from darkroom.generation.image import ImageToImage, fitted
+from darkroom.generation.image import ImageToImage, fitted, posterior_of, strength_of
 from darkroom.generation.metadata import Params, UsedDepth
 from darkroom.images import ImageLike, open_depth, open_image, to_tensor
 from darkroom.models.dpt.view import told
 
-DepthLike = ImageLike | np.ndarray | Tensor
+DepthLike = ImageLike
 
 
 class DepthGuide(Feature):
@@ -30,7 +31,7 @@ class DepthGuide(Feature):
     of diffusers' StableDiffusionDepth2ImgPipeline.
 
     Args:
-        photo: a picture: PIL, a file or its bytes. It is resized and cropped around its centre to
+        photo: a picture, as ``open_image`` takes it. It is resized and cropped around its centre to
             the run's size. None: the map alone guides.
         depth: the map: numbers (H, W), larger is nearer, in any unit, or a grey picture of 8 or 16
             bits, brighter is nearer. It needs the photograph's aspect. None: the checkpoint's own
@@ -56,6 +57,9 @@ class DepthGuide(Feature):
     ) -> None:
         if photo is None and depth is None:
             raise ConfigError("no photo and no depth map: give one of them")
+        if strength is not None:
+            strength = strength_of(strength)
+        posterior = posterior_of(posterior)
         self.photo = None if photo is None else open_image(photo)
         self.depth = None if depth is None else _numbers(depth)
         if self.photo is not None and self.depth is not None:
@@ -180,16 +184,17 @@ def _check_model(run: Run) -> None:
 
 def _numbers(depth: DepthLike) -> np.ndarray:
     """(H, W) float32."""
-    if isinstance(depth, Tensor):
-        values = depth.detach().float().cpu().numpy()
-    elif isinstance(depth, np.ndarray):
-        values = depth
-    else:
+    if not arrays.is_array(depth) or isinstance(depth, arrays.Drawable):
         return open_depth(depth)
+    values = arrays.numbers("the depth map", depth)
+    if values.dtype.kind == "b":
+        raise ArgumentError("the depth map: an array of bool is a mask; expected numbers")
+    if not np.isfinite(values).all():
+        raise ArgumentError("the depth map: an array with NaN or infinity in it")
     while values.ndim > 2 and len(values) == 1:
         values = values[0]
-    if values.ndim != 2 or not values.size:
-        raise ConfigError(f"depth map of shape {values.shape}: expected (height, width)")
+    if values.ndim != 2:
+        raise ArgumentError(f"depth map of shape {values.shape}: expected (height, width)")
     return np.ascontiguousarray(values, np.float32)
 
 

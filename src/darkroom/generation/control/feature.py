@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from darkroom.arguments import number, shown, switch
 from darkroom.diffusion.conditioning import Conditioning
-from darkroom.errors import ConfigError, ModelMismatchError
+from darkroom.errors import ArgumentError, ConfigError, ModelMismatchError
 from darkroom.generation.feature import Denoiser, Feature, Run
 from darkroom.generation.fingerprint import fingerprint
 from darkroom.generation.image import fitted
@@ -36,8 +37,8 @@ class Control(Feature):
 
     Args:
         net: what ``load`` gives for a control network, or its name, file or folder.
-        hint: a drawing of what the network was trained on (edges, depths, poses, ...): PIL, a file
-            or its bytes. It is resized to the run's size.
+        hint: a drawing of what the network was trained on (edges, depths, poses, ...), as
+            ``open_image`` takes it. It is resized to the run's size.
         weight: how strongly it acts; 1 as trained.
         start, end: the part of the run in which it acts, as fractions of its network calls.
         guess: act on the prompt's side of guidance alone, and less on fine details than on coarse
@@ -65,13 +66,21 @@ class Control(Feature):
         name: str | None = None,
         annotator: UsedAnnotator | None = None,
     ) -> None:
+        weight = number("control weight", weight, "a finite number; 1 is usual")
         if not math.isfinite(weight):
-            raise ConfigError(f"control weight {weight}: expected a finite number; 1 is usual")
+            raise ArgumentError(f"control weight {weight}: expected a finite number; 1 is usual")
+        start = number("control start", start, "0 <= start < end <= 1")
+        end = number("control end", end, "0 <= start < end <= 1")
+        guess, fit = switch("guess", guess), switch("fit", fit)
         if not 0 <= start < end <= 1:
-            raise ConfigError(f"control from {start} to {end}: expected 0 <= start < end <= 1")
+            raise ArgumentError(f"control from {start} to {end}: expected 0 <= start < end <= 1")
         if isinstance(net, nn.Module):
             self.net, self.name = checked(net), name or ""
         else:
+            if not isinstance(net, str | os.PathLike):
+                raise ModelMismatchError(
+                    f"{shown(net)} is no control network: give what dr.load opens, or its name"
+                )
             self.net, self.name = checked(load(net)), name or os.fspath(net)
         if guess and isinstance(self.net, T2IAdapter):
             raise ConfigError("guess mode is for ControlNets; a T2I-Adapter has none")

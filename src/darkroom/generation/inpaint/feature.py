@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from darkroom.arguments import switch, whole, wholes
 from darkroom.diffusion.conditioning import Conditioning
 from darkroom.diffusion.levels import Levels
-from darkroom.errors import ConfigError
+from darkroom.errors import ArgumentError, ConfigError
 from darkroom.generation.decode import encode
 from darkroom.generation.feature import Denoiser, Feature, Layer, Run
-from darkroom.generation.image import posterior_noise
+from darkroom.generation.image import posterior_noise, posterior_of, strength_of
 from darkroom.generation.inpaint.canvas import Box, around, pad_canvas, pasted, widened
 from darkroom.generation.metadata import Params, UsedInpaint, UsedSelection
-from darkroom.images import ImageLike, open_image, peek, to_tensor
+from darkroom.images import ImageLike, held, open_image, peek, to_tensor
 from darkroom.masks import Mask, open_mask
 
 
@@ -37,9 +38,9 @@ class Inpaint(Feature):
     was, bit for bit, unless ``harmonise`` is set.
 
     Args:
-        image: a picture: PIL, a file or its bytes. Transparency lies on white.
-        mask: of the picture's size. White, or 1, is painted anew; of a mask with transparency,
-            what is opaque. None: where ``image`` is transparent.
+        image: a picture, as ``open_image`` takes it. Transparency lies on white.
+        mask: of the picture's size, as ``open_mask`` takes it. White, or 1, is painted anew; of a
+            mask with transparency, what is opaque. None: where ``image`` is transparent.
         strength: fraction of the steps to take; 1 starts from noise alone, less keeps something of
             what was under the mask. To be left out beside ``ImageToImage``, which says it then.
         only_masked: draw the mask's surroundings alone, at the run's full size. Hints and starts of
@@ -83,13 +84,14 @@ class Inpaint(Feature):
         masked_noise: Tensor | None = None,
         selected: UsedSelection | None = None,
     ) -> None:
-        if not 0 < strength <= 1:
-            raise ConfigError(f"strength {strength}: expected above 0, up to 1")
-        if posterior not in ("sample", "mode"):
-            raise ConfigError(f"posterior {posterior!r}: expected 'sample' or 'mode'")
-        for name, pixels in (("padding", padding), ("feather", feather)):
-            if pixels < 0:
-                raise ConfigError(f"{name} {pixels}: expected 0 pixels or more")
+        strength, posterior = strength_of(strength), posterior_of(posterior)
+        padding = whole("padding", padding, "0 pixels or more")
+        feather = whole("feather", feather, "0 pixels or more")
+        only_masked = switch("only_masked", only_masked)
+        harmonise = switch("harmonise", harmonise)
+        sides = "four numbers of pixels: left, top, right, bottom"
+        left, top, right, bottom = extend = _four(wholes("extend", extend, sides), sides)
+        image, mask = held(image), held(mask)
         picture, given = open_image(image), _mask(image, mask)
         if given is not None and (given.width, given.height) != picture.size:
             raise ConfigError(
@@ -102,16 +104,15 @@ class Inpaint(Feature):
         self.image_sha256 = _digest(np.asarray(picture))
         self.mask_sha256 = _digest(given.values)
         self.canvas, new = pad_canvas(picture, *extend)
-        left, top, right, bottom = extend
         values = given.values.astype(np.float32) if given.soft else given.values
         self.mask = Mask(np.pad(values, ((top, bottom), (left, right)))) | new
         if not self.mask.binary().area:
             raise ConfigError(
                 "the mask is empty: nothing to paint; white (or 1, or opaque) is what changes"
             )
-        self.strength, self.posterior = float(strength), posterior
-        self.only_masked, self.padding, self.extend = bool(only_masked), padding, extend
-        self.harmonise, self.feather = bool(harmonise), feather
+        self.strength, self.posterior = strength, posterior
+        self.only_masked, self.padding, self.extend = only_masked, padding, extend
+        self.harmonise, self.feather = harmonise, feather
         self.noise, self.masked_noise = noise, masked_noise
         self.selected = selected
 
@@ -262,6 +263,12 @@ def _latent_mask(mask: Tensor, factor: int) -> tuple[Tensor, bool]:
     if small.any():
         return small, False
     return F.max_pool2d(mask, factor), True
+
+
+def _four(values: tuple[int, ...], expected: str) -> tuple[int, int, int, int]:
+    if len(values) != 4:
+        raise ArgumentError(f"extend {values}: expected {expected}")
+    return values[0], values[1], values[2], values[3]
 
 
 def _digest(values: np.ndarray) -> str:

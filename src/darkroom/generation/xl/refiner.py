@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from darkroom.arguments import number
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError
 from darkroom.generation.feature import Feature, Run
@@ -34,6 +35,7 @@ class Refiner(Feature):
             raise ModelMismatchError(
                 f"a {type(model).__name__} refines nothing: expected a whole latent-diffusion model"
             )
+        start = number("refiner start", start, "between 0 and 1; 0.8 is usual")
         if not 0 < start < 1:
             raise ConfigError(f"refiner start {start}: expected between 0 and 1; 0.8 is usual")
         self.model, self.start = model, float(start)

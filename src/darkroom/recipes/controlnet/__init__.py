@@ -131,7 +131,7 @@ def draw_samples(run: Run, config: Config, gallery: Gallery, count: int = 12) ->
     for picture, hint, text in zip(
         to_pictures(images), to_pictures(hints * 2 - 1), texts, strict=True
     ):
-        scale = model.settings.get("guidance", 7.5) if text else 1.0
+        scale = model.guidance if text else 1.0
         features = Guidance(scale), Control(net, hint)
         (made,) = develop(model, text, *features, seeds=[0], size=(size, size))
         shown += [picture, hint, made.image]

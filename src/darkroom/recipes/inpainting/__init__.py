@@ -161,7 +161,7 @@ def draw_samples(run: Run, config: Config, gallery: Gallery, count: int = 12) ->
         to_pictures(images), to_pictures(images * (masks < 0.5)), masks, texts, strict=True
     ):
         feature = Inpaint(picture, Mask.from_tensor(mask > 0.5))
-        scale = model.settings.get("guidance", 7.5) if text else 1.0
+        scale = model.guidance if text else 1.0
         (made,) = develop(model, text, Guidance(scale), feature, seeds=[0])
         shown += [picture, left, made.image]
     run.picture("samples", grid(shown, 12), "; ".join(text or "(no words)" for text in texts))
