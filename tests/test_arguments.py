@@ -50,13 +50,11 @@ def test_nothing_else_either():
 
 
 @pytest.mark.parametrize("door", [dr.develop, dr.generate, dr.load, dr.open_segmenter, dr.Guidance])
-@pytest.mark.parametrize("word", WORDS)
-def test_words_of_other_programs(door, word):
-    if word in inspect.signature(door).parameters:
-        return
-    with pytest.raises(ConfigError, match=word) as found:
-        door(**{word: 1})
-    assert WORDS[word] in str(found.value)
+def test_words_of_other_programs(door):
+    for word in set(WORDS) - set(inspect.signature(door).parameters):
+        with pytest.raises(ConfigError, match=f"no argument '{word}'") as found:
+            door(**{word: 1})
+        assert WORDS[word] in str(found.value)
 
 
 def test_what_is_ours_has_no_advice():
