@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+DESCRIBED = (*FORMATS, "AVIF")  # of which the metadata are read, too
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
 KINDS = "expected a path, the bytes of a file, a picture of PIL, an array or a tensor"

@@ -6,7 +6,7 @@ import struct
 
 import piexif
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from darkroom.errors import ConfigError
 from darkroom.generation.metadata import Params, infotext, read_params
@@ -184,6 +184,7 @@ def test_what_the_text_leaves_open_is_asked() -> None:
     }  # fmt: skip
     line = "Sampler: Euler, CFG scale: 7, Seed: -1, Size: 512x512, Model: m"
     assert questions(infotext.read(f"a\n{line}")) == {"steps", "seed"}
+    assert questions(infotext.read(f"a\n{MAIN.replace('20', '0')}")) == {"steps"}
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,33 @@ def test_prompts_of_several_lines_that_look_like_parameters() -> None:
     assert (params.steps, params.size) == (20, (768, 512))
     assert infotext.read(f"a\n{MAIN}\nNegative prompt: b\n{MAIN.replace('20', '9')}").steps == 9
     assert infotext.read(f"{MAIN}\r\n").prompt == ""
+
+
+@pytest.mark.parametrize("gap", [",\n", "\n", ",\r\n  "])
+def test_parameters_over_several_lines(gap) -> None:
+    params = infotext.read(f"a\ncat\nNegative prompt: b\n{MAIN.replace(', ', gap)}")
+    assert (params.prompt, params.negative, params.model) == ("a\ncat", "b", "m")
+    assert not questions(params)
+
+
+def test_resources_of_civitai_are_listed() -> None:
+    said = [{"type": "checkpoint", "modelVersionId": 1}, {"type": "lora", "modelVersionId": 22,
+            "weight": 0.8}]  # fmt: skip
+    text = f"a\n{MAIN}, RNG: CPU, Civitai resources: {json.dumps(said)}, Civitai metadata: {{}}"
+    assert missing(infotext.read(text)) == ("Civitai's lora 22",)
+    assert missing(infotext.read(f"a\n{MAIN}, RNG: CPU, Civitai resources: [[]]")) == (
+        "Civitai resources: [[]]",
+    )
+
+
+def test_fooocus_in_the_words_of_a1111() -> None:
+    text = (
+        f'a\n{MAIN}, Lora hashes: "xl: 4852", Lora weights: "xl: 0.1, b.safetensors: 1", '
+        "Raw prompt: a, Performance: Speed, Sharpness: 2, RNG: CPU, Version: Fooocus v2.5.5"
+    )
+    params = infotext.read(text)
+    assert params.prompt == "a<lora:xl:0.1><lora:b:1>"
+    assert missing(params) == ("Sharpness: 2",)
 
 
 def test_lines_after_the_line_of_parameters() -> None:
@@ -282,7 +310,15 @@ TEXT = f"ein Bär, 狐 🦊\nNegative prompt: schlecht\n{MAIN}"
 WIDE = b"UNICODE\0"
 
 
-@pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize(
+    "format",
+    [
+        "JPEG",
+        "WEBP",
+        "PNG",
+        pytest.param("AVIF", marks=pytest.mark.skipif(not features.check("avif"), reason="none")),
+    ],
+)
 @pytest.mark.parametrize(
     "comment",
     [

@@ -7,7 +7,6 @@ import typer
 
 from darkroom.app import values
 from darkroom.app.outcome import EXIT_CODES, Answer, usage
-from darkroom.app.output import SUFFIXES
 from darkroom.app.terminal import bytes_text, show, table, waiting
 
 EXAMPLES = """Examples:
@@ -62,7 +61,7 @@ def inspect(
         raise usage("goes with --layers", "--depth" if depth is not None else "--size")
     place = _place(path)
     answer.fields |= inspect_path(place).summary()
-    if place.suffix.lower() in SUFFIXES and place.is_file():
+    if answer.fields["kind"] == "picture":
         answer.fields["params"] = _parameters(place, answer)
     if not json:
         table(("", path), rows(answer.fields))

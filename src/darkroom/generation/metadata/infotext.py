@@ -4,13 +4,14 @@ The grammar: the prompt; a line that starts with ``Negative prompt:``; a line of
 pairs, at least three, that starts with ``Steps:``; extensions add lines after it.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata.chunks import number, shown, unsaid, whole
+from darkroom.generation.metadata.chunks import number, shown, stem, unsaid, whole
 from darkroom.generation.metadata.controlnet import controls, plain, unit
 from darkroom.generation.metadata.methods import SPACINGS, WRITTEN, of_a1111
 from darkroom.generation.metadata.pairs import pairs, quote
@@ -23,7 +24,7 @@ from darkroom.generation.metadata.params import (
 )
 
 _NEGATIVE = "Negative prompt:"
-_STEPS = re.compile(r"\s*+Steps:\s*+\d++\s*+(?:,|\Z)")
+_STEPS = re.compile(r"\s*+Steps:\s*+\d++\s*+(?:,|\Z)", re.IGNORECASE)
 _TEMPLATE = re.compile(r"^(?:Negative )?Template:", re.MULTILINE)  # of dynamic prompts
 _SIZE = re.compile(r"(\d{1,6})\s?[x\u00d7]\s?(\d{1,6})", re.ASCII)
 _MODEL_END = re.compile(r"(?:\.(?:safetensors|ckpt))?(?: \[[0-9a-fA-F]{6,64}\])?\Z")
@@ -33,11 +34,12 @@ MAIN = frozenset(  # keys that a line of parameters has, whatever it starts with
 # Keys that change nothing in the picture, or name what is named elsewhere.
 SILENT = frozenset((
     "model hash", "lora hashes", "ti hashes", "hashes", "version", "user", "batch size",
-    "batch pos", "vae hash", "app", "backend", "created date", "civitai resources",
-    "civitai metadata", "template", "negative template", "init image hash", "parser", "pipeline",
+    "batch pos", "vae hash", "app", "backend", "created date", "civitai metadata",
+    "template", "negative template", "init image hash", "parser", "pipeline",
     "software", "hypernet hash", "time taken", "steps", "seed", "size", "model", "sampler",
     "cfg scale", "schedule type", "scheduler", "clip skip", "original prompt",
-    "original negative prompt",
+    "original negative prompt", "raw prompt", "raw negative prompt", "styles", "performance",
+    "refiner hash", "lora weights",
 ))  # fmt: skip
 # Values that a key has where it does nothing.
 IDLE: Mapping[str, tuple[str, ...]] = {
@@ -51,6 +53,7 @@ IDLE: Mapping[str, tuple[str, ...]] = {
     "image cfg scale": ("1.5",),
     "eta ddim": ("0", "0.0"),
     "noise schedule": ("default",),
+    "operations": ("txt2img",),
 }
 
 
@@ -122,7 +125,7 @@ class _Reading:
         method = of_a1111(
             fields.get("sampler", ""), fields.get("schedule type") or fields.get("scheduler", "")
         )
-        steps, seed = whole(fields.get("steps")), whole(fields.get("seed"))
+        steps, seed = whole(fields.get("steps")) or None, whole(fields.get("seed"))
         scale, size = number(fields.get("cfg scale")), _size(fields.get("size", ""))
         strength = 0.0 if self.hires else number(self._taken("denoising strength")) or 0.0
         inpaint = self._inpaint(strength)
@@ -145,7 +148,7 @@ class _Reading:
         rescale = number(self._taken("cfg rescale")) or 0.0
         refiner = self._refiner()
         return Params(
-            prompt=prompt,
+            prompt=prompt + self._tags(),
             negative=negative,
             seeds=(seed or 0,),
             steps=steps or 0,
@@ -154,7 +157,7 @@ class _Reading:
             options={} if ours else options,
             size=size,
             guidance=1.0 if scale is None else scale,
-            rescale=min(max(rescale, 0.0), 1.0),
+            rescale=rescale,
             clip_skip=max((whole(fields.get("clip skip")) or 0) - 1, 0),
             image=SourceImage(sha256="", strength=strength) if strength and not inpaint else None,
             inpaint=inpaint,
@@ -203,6 +206,9 @@ class _Reading:
         """What is left: said as the text says it, many settings of one kind in one word."""
         left = [key for key in self.fields if key not in self.used and not self._is_idle(key)]
         kinds: dict[str, int] = {}
+        if (resources := self._resources()) is not None:
+            left = [key for key in left if key != "civitai resources"]
+            yield from resources
         for key in left:
             kinds[_kind(key)] = kinds.get(_kind(key), 0) + 1
         told = set[str]()
@@ -217,6 +223,30 @@ class _Reading:
                 yield f"{shown(re.split('[ _]', self.named[key])[0], 40)} ({kinds[kind]} settings)"
         if "rng" not in self.fields:
             yield "RNG: GPU"  # what it draws noise with unless it says otherwise
+
+    def _resources(self) -> list[str] | None:
+        """What Civitai's generator loads by number, beside the checkpoint; None = not readable."""
+        try:
+            found = json.loads(self.fields.get("civitai resources", "[]"))
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            return None
+        return [
+            f"Civitai's {shown(one.get('type'), 20)} {shown(one.get('modelVersionId'), 20)}"
+            for one in found
+            if one.get("type") != "checkpoint"
+        ]
+
+    def _tags(self) -> str:
+        """LoRAs that Fooocus names beside the prompt."""
+        said = (part.rpartition(":") for part in self.fields.get("lora weights", "").split(","))
+        named = [(stem(name.strip()), number(weight)) for name, _, weight in said]
+        return "".join(
+            f"<lora:{name}:{weight:g}>"
+            for name, weight in named
+            if weight is not None and not set(name) & set("<>:")
+        )
 
     def _is_idle(self, key: str) -> bool:
         value = self.fields[key].strip().lower()
@@ -243,7 +273,7 @@ def _parted(text: str) -> tuple[str, str]:
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
     for i in reversed(range(len(lines))):
-        if _STEPS.match(lines[i]) and len(list(islice(pairs(lines[i]), 3))) == 3:
+        if _STEPS.match(lines[i]) and len(list(islice(pairs(text, starts[i]), 3))) == 3:
             tail = text[starts[i] :]
             end = _TEMPLATE.search(tail)
             return text[: max(starts[i] - 1, 0)], tail[: end.start()] if end else tail

@@ -17,12 +17,15 @@ _REST = re.compile(r"[^,\n]*+[,\n]?")
 _JSON_TRIES = 8  # texts that look like JSON and are not, before JSON is no longer tried
 
 
-def pairs(text: str) -> Iterator[tuple[str, str]]:
+def pairs(text: str, place: int = 0) -> Iterator[tuple[str, str]]:
     """Every key with its value; a JSON string is read, other JSON stays as it is written.
 
     What lies between commas or line ends and is no pair is passed over.
+
+    Args:
+        place: where to begin.
     """
-    place, quotes, tries = 0, True, _JSON_TRIES
+    quotes, tries = True, _JSON_TRIES
     decode = json.JSONDecoder().raw_decode
     while place < len(text):
         blank = _BLANK.match(text, place)

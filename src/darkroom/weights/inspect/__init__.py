@@ -23,7 +23,7 @@ from darkroom.weights.inspect.rules import fitting
 from darkroom.weights.inspect.unopened import refusal
 from darkroom.weights.readers.faults import printable
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 MOST_UNKNOWN = 5
 NOTHING: Mapping[str, Any] = {}
 
@@ -279,9 +279,9 @@ def _text(value: str) -> str:
 
 
 def _picture(path: Path) -> FileReport:
-    from darkroom.images import peek
+    from darkroom.images import DESCRIBED, undecoded
 
-    picture = peek(path)
+    picture = undecoded(path, DESCRIBED)
     details: dict[str, Any] = {"width": picture.width, "height": picture.height}
     details["text"] = tuple(sorted(printable(str(key)) for key in picture.info))
     notes = ()

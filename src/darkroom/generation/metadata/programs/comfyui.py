@@ -230,7 +230,7 @@ class Graph:
             if node.kind in ("LoraLoader", "LoraLoaderModelOnly"):
                 loras[node.name] = self._lora(node, "strength_model")
             elif node.kind == "RescaleCFG":
-                rescale = min(max(self._number(node.inputs.get("multiplier"), "multiplier"), 0), 1)
+                rescale = self._number(node.inputs.get("multiplier"), "multiplier")
             elif node.kind == "ModelSamplingDiscrete" and (
                 node.inputs.get("sampling") in ("eps", "lcm") and not node.inputs.get("zsnr")
             ):

@@ -63,7 +63,7 @@ def read(texts: Mapping[str, str]) -> Params | None:
     negative = _prompt(data.get("full_negative_prompt")) or of_comfyui(
         text_in(data, "negative_prompt")
     )
-    steps, seed = whole(data.get("steps")), whole(data.get("seed"))
+    steps, seed = whole(data.get("steps")) or None, whole(data.get("seed"))
     scale, size = number(data.get("guidance_scale")), _size(data)
     model = stem(text_in(data, "base_model"))
     questions |= unsaid(

@@ -82,7 +82,7 @@ def _flat(data: Mapping[str, Any], texts: Mapping[str, str]) -> Params:
         missing,
         "".join(tags),
         size=_size(data),
-        rescale=min(max(_or(data.get("cfg_rescale_multiplier"), 0.0), 0.0), 1.0),
+        rescale=_or(data.get("cfg_rescale_multiplier"), 0.0),
         clip_skip=whole(data.get("clip_skip")) or 0,
         image=SourceImage(sha256="", strength=min(strength, 1.0)) if strength else None,
         refiner=UsedRefiner(name=refiner, start=start) if refiner and 0 < start < 1 else None,
@@ -163,7 +163,7 @@ def _params(
         questions["prompt"] = "its prompt blends, joins or swaps prompts in a way of its own"
     if is_weighted(prompt, negative):
         missing = [*missing, "its way of weighting words"]
-    steps, seed = whole(data.get("steps")), whole(data.get("seed"))
+    steps, seed = whole(data.get("steps")) or None, whole(data.get("seed"))
     scale = number(data.get("cfg_scale"))
     questions |= unsaid(
         steps=steps,

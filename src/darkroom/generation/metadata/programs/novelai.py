@@ -48,7 +48,7 @@ def read(texts: Mapping[str, str]) -> Params | None:
         )
     method = of_novelai(text_in(data, "sampler"), text_in(data, "noise_schedule"))
     questions = {**method.questions, "model": "its model is NovelAI's own"}
-    steps, seed = whole(data.get("steps")), whole(data.get("seed"))
+    steps, seed = whole(data.get("steps")) or None, whole(data.get("seed"))
     scale = number(data.get("scale"))
     height, width = whole(data.get("height")) or 0, whole(data.get("width")) or 0
     questions |= unsaid(
@@ -66,7 +66,7 @@ def read(texts: Mapping[str, str]) -> Params | None:
         options=method.options,
         size=(height, width),
         guidance=1.0 if scale is None else scale,
-        rescale=min(max(number(data.get("cfg_rescale")) or 0.0, 0.0), 1.0),
+        rescale=number(data.get("cfg_rescale")) or 0.0,
         image=SourceImage(sha256="", strength=min(strength, 1.0)) if strength else None,
         origin=Origin(program=PROGRAM, missing=tuple(_missing(data, texts)), questions=questions),
     )
