@@ -129,6 +129,13 @@ def test_inspect_says_whose_picture_it_is(darkroom):
     assert "ComfyUI drew the picture; its chunk 'workflow' holds" in ended.out
 
 
+def test_inspect_shows_no_strangers_escapes(darkroom):
+    line = LINE.format("Euler", 3, "m\x1b[31m")
+    ended = darkroom("inspect", picture("a.png", parameters=f"a\x1b[2J cat\n{line}, K: \x1b[0m"))
+    assert "a?[2J cat" in ended.out
+    assert "\x1b" not in ended.out
+
+
 OURS = {"prompt": "a", "seeds": [1], "steps": 2, "size": [64, 64], "sampler": "euler"}
 
 

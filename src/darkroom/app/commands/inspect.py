@@ -195,8 +195,15 @@ def drawn_elsewhere(origin: dict[str, Any]) -> dict[str, Any]:
 
 def _text(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
-        shown = ", ".join(map(str, value[:12]))
+        shown = _printable(", ".join(map(str, value[:12])))
         return f"{shown}, and {len(value) - 12} more" if len(value) > 12 else shown
     if name in ("bytes", "file_size") and isinstance(value, int):
         return f"{bytes_text(value)} ({value:,} bytes)"
-    return f"{value:,}" if isinstance(value, int) and value > 99_999 else str(value)
+    if isinstance(value, int) and value > 99_999:
+        return f"{value:,}"
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """A stranger's text, without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

@@ -79,13 +79,16 @@ def capped(text: str, name: str) -> str:
 
 def mapping(text: str) -> dict[str, Any]:
     """The JSON object in a text; an empty one where there is none. No depth stalls it."""
-    if not text.lstrip().startswith("{"):
-        return {}
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
+    found = parsed(text) if text.lstrip().startswith("{") else None
     return found if isinstance(found, dict) else {}
+
+
+def parsed(text: str) -> Any:
+    """What a JSON text says; None where it is none, or too deep."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def described(texts: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ Two texts travel: A1111's ``parameters`` for other programs, and our JSON, which
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -87,7 +88,7 @@ def read_params(picture: ImageLike) -> Params:
 
 def _ours(texts: Mapping[str, str]) -> Params | None:
     plain = mapping(texts.get(OURS, ""))
-    return Params.from_plain(plain) if plain else None
+    return replace(Params.from_plain(plain), origin=None) if plain else None
 
 
 def _a1111(texts: Mapping[str, str]) -> Params | None:

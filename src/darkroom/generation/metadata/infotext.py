@@ -4,14 +4,13 @@ The grammar: the prompt; a line that starts with ``Negative prompt:``; a line of
 pairs, at least three, that starts with ``Steps:``; extensions add lines after it.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata.chunks import number, shown, stem, unsaid, whole
+from darkroom.generation.metadata.chunks import number, parsed, shown, stem, unsaid, whole
 from darkroom.generation.metadata.controlnet import controls, plain, unit
 from darkroom.generation.metadata.methods import SPACINGS, WRITTEN, of_a1111
 from darkroom.generation.metadata.pairs import pairs, quote
@@ -226,10 +225,7 @@ class _Reading:
 
     def _resources(self) -> list[str] | None:
         """What Civitai's generator loads by number, beside the checkpoint; None = not readable."""
-        try:
-            found = json.loads(self.fields.get("civitai resources", "[]"))
-        except (ValueError, RecursionError):
-            return None
+        found = parsed(self.fields.get("civitai resources", "[]"))
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             return None
         return [
