@@ -37,6 +37,7 @@ def unet(config: UNetConfig, linear: bool, device: str = "cpu") -> nn.Module:
             cross_attention_dim=config.text_channels,
             use_linear_projection=linear,
             norm_num_groups=config.groups,
+            time_cond_proj_dim=config.guidance_channels or None,
             **vector,
         ).eval()
 

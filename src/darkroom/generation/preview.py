@@ -66,7 +66,8 @@ def factors(model: LatentDiffusion) -> tuple[Tensor, Tensor]:
     Published numbers for the known families; for others a fit to the model's own autoencoder.
     """
     known = _FACTORS.get(model.family)
-    if known is not None and model.autoencoder.channels == len(known):
+    usual = not getattr(getattr(model.autoencoder, "config", None), "deviation", ())
+    if known is not None and usual and model.autoencoder.channels == len(known):
         return torch.tensor(known), torch.zeros(3)
     return _fit(model)
 

@@ -217,10 +217,8 @@ def _usual(unet: nn.Module, sampling: SamplingConfig) -> dict[str, Any]:
     config = getattr(unet, "config", None)
     if isinstance(config, UNetConfig) and config.guidance_channels:  # LCM
         return {"guidance": 8.5, "steps": 4}
-    said = sampling.to_diffusers()
-    edm = said["_class_name"].startswith("EDM")
-    velocity = said.get("prediction_type") == "v_prediction"
-    return {"guidance": 3.0} if edm and not velocity else {}  # Playground v2.5
+    velocity = sampling.settings.get("prediction_type") == "v_prediction"
+    return {"guidance": 3.0} if sampling.edm and not velocity else {}  # Playground v2.5
 
 
 def latent_diffusion(

@@ -137,7 +137,7 @@ class Trained:
         Raises:
             CheckpointError: mean or deviation are not one number for each channel.
         """
-        if "configs" in self.own:
+        if "scheduler" in self.own:  # our own file, which says all
             return config
         if LATENT_MEAN in self.state and LATENT_DEVIATION in self.state:
             mean, deviation = (
@@ -152,6 +152,8 @@ class Trained:
                 raise CheckpointError(
                     f"{self.path}: {LATENT_MEAN}, {LATENT_DEVIATION}: {error}"
                 ) from None
+        if "configs" in self.own:
+            return config
         if self.family.startswith("sdxl"):
             return replace(config, scale=SDXL_AUTOENCODER.scale)
         found = self.state.get("scale_factor")
@@ -165,13 +167,12 @@ def marks(sampling: SamplingConfig, config: AutoencoderConfig, family: str) -> d
 
     Stable Diffusion 1.x and 2.x have none.
     """
-    said = sampling.to_diffusers()
+    said = sampling.settings
     velocity = said.get("prediction_type") == "v_prediction"
-    if said["_class_name"].startswith("EDM"):
+    if sampling.edm:
         if velocity:
-            read = {**families.COSXL, **said}
-            pairs = ((HIGHEST, read["sigma_max"]), (LOWEST, read["sigma_min"]))
-            return {name: torch.tensor(float(level)) for name, level in pairs}
+            low, *_, high = sampling.schedule().sigmas
+            return {HIGHEST: torch.tensor(high), LOWEST: torch.tensor(low)}
         mean = config.mean or (0.0,) * config.latent_channels
         deviation = config.deviation or (1.0,) * config.latent_channels
         pairs = ((LATENT_MEAN, mean), (LATENT_DEVIATION, deviation))

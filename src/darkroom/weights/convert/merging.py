@@ -164,9 +164,8 @@ def _predictions(models: Sequence[Any], names: Sequence[str], recipe: Recipe) ->
 
 
 def _predicted(model: LatentDiffusion) -> str:
-    said = model.sampling.to_diffusers()
-    velocity = said.get("prediction_type") == "v_prediction"
-    edm = " at EDM's levels" if said["_class_name"].startswith("EDM") else ""
+    velocity = model.sampling.settings.get("prediction_type") == "v_prediction"
+    edm = " at EDM's levels" if model.sampling.edm else ""
     return ("velocity" if velocity else "noise") + edm
 
 

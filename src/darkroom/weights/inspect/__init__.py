@@ -25,6 +25,8 @@ from darkroom.weights.readers.faults import printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 MOST_UNKNOWN = 5
+PLAYGROUND = "preconditioned, with mean and deviation of latents, as Playground v2.5"
+COSXL = "velocity at continuous levels, as CosXL"
 NOTHING: Mapping[str, Any] = {}
 
 __all__ = ["FileReport", "inspect"]
@@ -113,6 +115,7 @@ def report_of(header: Header) -> FileReport:
     said, source = _prediction(rule, base, inputs, header, names, known)
     notes = list(_notes(rule, base, said, header, known))
     details = particulars(rule, tensors, names) | _named(header)
+    details |= {"EDM": edm} if (edm := _edm(names)) else {}
     if rule.kind == "CLIP":
         gelu = activation(rule, header.path, header.metadata.get("darkroom", ""), known)
         details |= {"activation": gelu} if gelu else {}
@@ -194,6 +197,13 @@ def _parts(names: Names) -> dict[str, str]:
     return found if len(found) > 1 else {}
 
 
+def _edm(names: Names) -> str:
+    """Which form of EDM's continuous levels a checkpoint is marked with; "" for none."""
+    if names.have("^edm_mean$") and names.have("^edm_std$"):
+        return PLAYGROUND
+    return COSXL if names.have("^edm_vpred.sigma_max$") else ""
+
+
 def _prediction(
     rule: Rule, base: str, inputs: int | None, header: Header, names: Names, known: Known | None
 ) -> tuple[str, str]:
@@ -206,6 +216,8 @@ def _prediction(
         return "velocity", "the file's metadata"
     if metadata.get("ss_v_parameterization", "").lower() == "true":
         return "velocity", "the file's metadata"
+    if edm := _edm(names):
+        return ("velocity" if edm == COSXL else "noise"), "a mark in the file"
     if names.have("^v_pred$"):
         return "velocity", "a mark in the file"
     if "checkpoint" not in rule.kind and "U-Net" not in rule.kind:

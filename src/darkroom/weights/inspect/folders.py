@@ -9,7 +9,7 @@ from darkroom import foreign
 from darkroom.errors import CheckpointError
 from darkroom.weights.catalog import lookup
 from darkroom.weights.files import Header, read_header
-from darkroom.weights.inspect import FileReport, dtype_of, report_of
+from darkroom.weights.inspect import COSXL, PLAYGROUND, FileReport, dtype_of, report_of
 from darkroom.weights.inspect.bases import BY_INPUTS, BY_TEXT_WIDTH
 from darkroom.weights.inspect.unopened import kind_of_class, refusal
 from darkroom.weights.locate import parts_elsewhere
@@ -93,6 +93,8 @@ def _pipeline(folder: Path) -> FileReport:
         beside = 5
     known = lookup(str(index.get("_name_or_path", "")))
     kind = PREDICTIONS.get(str(scheduler.get("prediction_type", "epsilon")), "")
+    edm = str(scheduler.get("_class_name", "")).startswith("EDM")
+    details = {"EDM": COSXL if kind == "velocity" else PLAYGROUND} if edm else {}
     missing = [part for part in ("unet", "vae", "text_encoder") if part in parts]
     missing = [part for part in missing if part not in headers]
     classes = (str(index.get("_class_name", "")), *parts.values())
@@ -114,6 +116,7 @@ def _pipeline(folder: Path) -> FileReport:
         input_channels=inputs,
         prediction=kind if scheduler else "",
         prediction_source="the scheduler's config" if scheduler and kind else "",
+        details=details,
         licence=known.licence if known else "",
         notes=(
             *((foreign,) if foreign else ()),

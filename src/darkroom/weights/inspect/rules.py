@@ -34,6 +34,7 @@ CHECKPOINT = (
     "scale_factor",
     "v_pred",
     "ztsnr",
+    "edm_",
     "embedding_manager.",
     "noise_augmentor.",
     "embedder.",
