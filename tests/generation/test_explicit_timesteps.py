@@ -6,6 +6,7 @@ import torch
 
 import darkroom as dr
 from darkroom.errors import ConfigError
+from darkroom.generation.metadata import infotext
 from darkroom.generation.metadata.params import Params
 from darkroom.generation.redraw import redraw
 from generation import small
@@ -64,3 +65,7 @@ def test_what_cannot_be_visited(model, arguments, message):
 def test_they_fit_into_metadata():
     params = Params(prompt="x", steps=2, timesteps=(9, 3))
     assert Params.from_plain(params.to_plain()) == params
+    text = infotext.write(params)
+    assert 'Timesteps: "9, 3"' in text and infotext.read(text).timesteps == (9, 3)
+    for wrong in ("3, 9", "9", "9, x", "9, 3, 1"):
+        assert infotext.read(text.replace("9, 3", wrong)).timesteps == ()

@@ -88,6 +88,11 @@ def test_options_that_labels_mean_exist(name):
             assert set(options) <= set(option_names(name))
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_eta_is_an_option_of_those_that_say_so(name):
+    assert not TABLE[name].eta or "eta" in option_names(name)
+
+
 @pytest.mark.parametrize("program", ["a1111", "comfyui", "invokeai"])
 def test_a_name_means_one_sampler(program):
     names = [label for row in TABLE.values() for label in getattr(row, program)]

@@ -140,7 +140,9 @@ def _visited(
     if row.distilled and spacing is None:
         original = read["original_inference_steps"]
         if steps > original:
-            raise ValueError(f"it visits at most {original} steps, got {steps}: give fewer")
+            raise ValueError(
+                f"a distilled sampler visits at most {original} steps, got {steps}: give fewer"
+            )
         return lcm_timesteps(trained, steps, original)
     grid = row.scheduler.grid
     top = _clipped(table, read) if grid == "dpm" else trained

@@ -85,6 +85,19 @@ def sgm_uniform_timesteps(trained: int, steps: int) -> np.ndarray:
     return np.linspace(trained - 1, 0, steps + 1)[:-1]
 
 
+def comfyui_timesteps(name: str, steps: int, trained: int = 1000) -> tuple[int, ...]:
+    """The whole timesteps that ComfyUI's schedule visits: of ``simple`` or of ``beta``.
+
+    ``simple`` is nearly :func:`trailing`. ``beta`` has the beta distribution over timesteps, where
+    :func:`beta` has it over sigmas; timesteps that are there twice are visited once.
+    """
+    if name == "simple":
+        return tuple(trained - 1 - int(i * (trained / steps)) for i in range(steps))
+    shares = 1 - np.linspace(0, 1, steps, endpoint=False)
+    visited = np.rint(beta_quantiles(shares) * (trained - 1)).astype(int)
+    return tuple(dict.fromkeys(visited.tolist()))
+
+
 def timesteps(
     grid: Grid, spacing: str, trained: int, steps: int, offset: int, top: int | None = None
 ) -> np.ndarray:

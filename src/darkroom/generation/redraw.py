@@ -194,4 +194,6 @@ def arguments_of(
     for name in ("sampler", "spacing", "timesteps"):
         if getattr(params, name):
             arguments[name] = getattr(params, name)
+    if params.timesteps:
+        arguments.pop("spacing", None)
     return features, arguments

@@ -30,6 +30,7 @@ class SamplerRow:
         strides: it lands a fixed number of training timesteps further down.
         distilled: it visits timesteps of the distillation, unless another spacing is asked for.
         stochastic: it adds noise on the way.
+        eta: its option ``eta`` is what A1111 calls Eta.
         order: of convergence, as a reader would be told it.
         a1111: the labels of AUTOMATIC1111's web UI and its forks; the first is written.
         automatic: the spacing that the web UI takes with it where none is named; "" is the
@@ -48,6 +49,7 @@ class SamplerRow:
     strides: bool = False
     distilled: bool = False
     stochastic: bool = False
+    eta: bool = False
     order: str = "1"
     a1111: Labels = field(default_factory=dict)
     automatic: str = ""
@@ -120,6 +122,7 @@ TABLE: dict[str, SamplerRow] = {
     "ddim": SamplerRow(
         scheduler=classes.DDIM,
         strides=True,
+        eta=True,
         a1111={"DDIM": {}},
         automatic="leading",
         invokeai={"ddim": {}},
@@ -166,6 +169,7 @@ TABLE: dict[str, SamplerRow] = {
     "euler_ancestral": SamplerRow(
         scheduler=classes.EULER_ANCESTRAL,
         stochastic=True,
+        eta=True,
         a1111={"Euler a": {}},
         automatic="linspace",
         comfyui={"euler_ancestral": {}},
@@ -190,6 +194,7 @@ TABLE: dict[str, SamplerRow] = {
         settings={"algorithm_type": "sde-dpmsolver++"},
         options=_multistep(1, 2),
         stochastic=True,
+        eta=True,
         order="2",
         a1111={"DPM++ 2M SDE": {}, "DPM++ 2M SDE Heun": {"solver": "heun"}},
         automatic="exponential",
@@ -209,6 +214,7 @@ TABLE: dict[str, SamplerRow] = {
         settings={"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
         options=_multistep(3, 3),
         stochastic=True,
+        eta=True,
         order="3",
         a1111={"DPM++ 3M SDE": {}},
         automatic="exponential",
@@ -219,6 +225,7 @@ TABLE: dict[str, SamplerRow] = {
         scheduler=classes.DPM_SDE,
         calls=2,
         stochastic=True,
+        eta=True,
         order="2",
         a1111={"DPM++ SDE": {}, "DPM SDE": {}},
         automatic="karras",
@@ -232,6 +239,7 @@ TABLE: dict[str, SamplerRow] = {
         when=None,
         calls=2,
         stochastic=True,
+        eta=True,
         order="2",
         a1111={"DPM++ 2S a": {}},
         automatic="karras",
@@ -254,6 +262,7 @@ TABLE: dict[str, SamplerRow] = {
         scheduler=classes.DPM2_ANCESTRAL,
         calls=2,
         stochastic=True,
+        eta=True,
         order="2",
         a1111={"DPM2 a": {}, "KDPM2 a": {}},
         automatic="karras",

@@ -155,6 +155,12 @@ def test_many_settings_of_an_extension_are_one_word() -> None:
     assert missing(infotext.read(f"a\n{MAIN}, RNG: CPU, {said}")) == ("ADetailer (20 settings)",)
 
 
+def test_eta_of_ancestral_samplers_is_read() -> None:
+    params = infotext.read(f"a\n{MAIN.replace('Euler', 'Euler a')}, Eta: 0.67")
+    assert params.options == {"eta": 0.67} and "Eta: 0.67" not in missing(params)
+    assert "eta" not in infotext.read(f"a\n{MAIN}, Eta: 0.67").options
+
+
 def test_the_refiner_and_eta_are_read() -> None:
     text = "Refiner: xl_refiner_1.0.safetensors [7440042bbd], Refiner switch at: 0.7, RNG: CPU"
     params = infotext.read(f"a\n{MAIN}, {text}")

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
+from darkroom.app.drawing.request import Request
 from darkroom.errors import ConfigError
 from darkroom.generation.metadata import Params, SourceImage, UsedSizes, read_params
 from darkroom.generation.metadata.programs import comfyui, fooocus, invokeai, novelai
 from darkroom.generation.metadata.programs.wording import of_comfyui, of_invoke, of_novelai
+from darkroom.generation.redraw import arguments_of
 from darkroom.text.prompt import Piece, parse_emphasis
 
 
@@ -137,6 +139,23 @@ def test_other_samplers_and_sources_of_comfyui() -> None:
                    n30=node("LoadImage", image="a.png"))  # fmt: skip
     assert isinstance(params.image, SourceImage)
     assert int(params.steps * params.image.strength) == 20  # it takes all 20 of 20 / 0.6
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "timesteps"),
+    [
+        ("karras", ()),
+        ("simple", (999, 857, 714, 571, 428, 285, 142)),
+        ("beta", (999, 928, 782, 598, 401, 217, 71)),
+    ],
+)
+def test_levels_that_are_no_spacing_are_counted_out(scheduler, timesteps) -> None:
+    """ComfyUI's "beta" is spread over timesteps, A1111's and diffusers' over sigmas."""
+    params = comfy(n3={"scheduler": scheduler, "steps": 7})
+    assert params.timesteps == timesteps and params.steps == 7
+    assert arguments_of(params)[1].get("spacing") == ("karras" if not timesteps else None)
+    again = Request(redrawn=params, steps=9).params(params.seeds)
+    assert (again.timesteps, again.steps) == ((), 9) and again.spacing == params.spacing
 
 
 def test_what_comfyui_does_otherwise_is_listed() -> None:

@@ -6,7 +6,7 @@ pairs, at least three, that starts with ``Steps:``; extensions add lines after i
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from darkroom.errors import ConfigError
@@ -21,6 +21,7 @@ from darkroom.generation.metadata.params import (
     UsedInpaint,
     UsedRefiner,
 )
+from darkroom.sampling.table import TABLE
 
 _NEGATIVE = "Negative prompt:"
 _STEPS = re.compile(r"\s*+Steps:\s*+\d++\s*+(?:,|\Z)", re.IGNORECASE)
@@ -65,6 +66,7 @@ def write(params: Params) -> str:
         "Steps": params.steps,
         "Sampler": WRITTEN.get(params.sampler, params.sampler),
         "Schedule type": _schedule(params.spacing),
+        "Timesteps": ", ".join(map(str, params.timesteps)) or None,
         "CFG scale": plain(params.guidance),
         "Seed": params.seed,
         "Size": f"{width}x{height}",
@@ -153,6 +155,7 @@ class _Reading:
             steps=steps or 0,
             sampler=method.sampler,
             spacing=method.spacing,
+            timesteps=_timesteps(self._taken("timesteps") or "", steps or 0),
             options={} if ours else options,
             size=size,
             guidance=1.0 if scale is None else scale,
@@ -196,9 +199,10 @@ class _Reading:
 
     def _eta(self, sampler: str, options: dict[str, Any]) -> None:
         """What the samplers of both take."""
-        eta = number(self.fields.get("eta ddim")) or number(self.fields.get("eta"))
-        if sampler == "ddim" and eta is not None and 0 <= eta <= 1:
-            options["eta"] = eta
+        keys = ("eta ddim", "eta") if sampler == "ddim" else ("eta",)
+        found = [eta for key in keys if (eta := number(self.fields.get(key))) is not None]
+        if sampler and TABLE[sampler].eta and found and 0 <= found[0] <= 1:
+            options["eta"] = found[0]
             self.used |= {"eta", "eta ddim"}
 
     def _missing(self) -> Iterator[str]:
@@ -294,6 +298,15 @@ def _prompts(head: str) -> tuple[str, str | None]:
 
 def _kind(key: str) -> str:
     return re.split("[ _]", key)[0]
+
+
+def _timesteps(text: str, steps: int) -> tuple[int, ...]:
+    """As many as steps, decreasing; else none."""
+    parts = text.replace(" ", "").split(",")
+    if len(parts) != steps or not all(re.fullmatch(r"[0-9]{1,5}", part) for part in parts):
+        return ()
+    found = tuple(map(int, parts))
+    return found if all(a > b for a, b in pairwise(found)) else ()
 
 
 def _schedule(spacing: str) -> str:

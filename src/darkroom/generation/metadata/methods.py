@@ -4,7 +4,7 @@ Names of samplers are in the rows of ``darkroom.sampling.table``, those of spaci
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkroom.names import SPACING_NAMES
@@ -19,6 +19,7 @@ SPACINGS: Mapping[str, tuple[str, ...]] = {  # by ours: A1111's labels, the firs
     "sgm_uniform": ("SGM Uniform", "SGMUniform", "sgm_uniform"),
     "beta": ("Beta",),
 }
+COUNTED = ("simple", "beta")  # of ComfyUI
 WRITTEN: Mapping[str, str] = {name: next(iter(row.a1111), name) for name, row in TABLE.items()}
 
 
@@ -33,6 +34,15 @@ class Method:
     spacing: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     questions: Mapping[str, str] = field(default_factory=dict)  # as of ``Origin``
+    counted: str = ""  # the schedule in ComfyUI's words, if it is told by its timesteps
+
+    def timesteps(self, steps: int) -> tuple[int, ...]:
+        """Those of a schedule that only nearly is ``spacing``; else none."""
+        if not self.counted or not 0 < steps <= 1000:
+            return ()
+        from darkroom.diffusion.spacing import comfyui_timesteps
+
+        return comfyui_timesteps(self.counted, steps)
 
 
 def of_a1111(name: str, schedule: str) -> Method:
@@ -57,7 +67,8 @@ def of_a1111(name: str, schedule: str) -> Method:
 
 def of_k(name: str, scheduler: str) -> Method:
     """The method behind ComfyUI's and Fooocus' "sampler_name" and "scheduler"."""
-    return _made(name, _K, name, scheduler, _SPACING.get(_folded(scheduler)))
+    method = _made(name, _K, name, scheduler, _SPACING.get(_folded(scheduler)))
+    return replace(method, counted=scheduler) if scheduler in COUNTED else method
 
 
 def of_novelai(name: str, schedule: str) -> Method:

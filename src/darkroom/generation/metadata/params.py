@@ -158,7 +158,7 @@ class Params:
     steps: int = 0
     sampler: str = ""
     spacing: str = ""
-    timesteps: tuple[int, ...] = ()  # that were asked for instead of a spacing
+    timesteps: tuple[int, ...] = ()  # that were visited; ``spacing`` is then for other numbers
     options: Mapping[str, Any] = field(default_factory=dict)  # of the sampler
     size: tuple[int, int] = (0, 0)  # (height, width) in pixels
     guidance: float = 1.0

@@ -103,6 +103,8 @@ class Graph:
         steps = self._whole(said["steps"], "steps")
         image, size, steps = self._latent(self._node(said["latent"]), steps, said["denoise"])
         method: Method = said["method"]
+        timesteps = method.timesteps(steps)
+        steps = len(timesteps) or steps
         self._output(sampler)
         if method.sampler and TABLE[method.sampler].stochastic:
             self.missing.append("the noise that its sampler adds at each step")
@@ -115,6 +117,7 @@ class Graph:
             steps=steps,
             sampler=method.sampler,
             spacing=method.spacing,
+            timesteps=timesteps,
             options=method.options,
             size=size,
             guidance=scale,

@@ -73,6 +73,7 @@ def read(texts: Mapping[str, str]) -> Params | None:
         size=size if all(size) else None,
         model=model or None,
     )
+    timesteps = method.timesteps(steps or 0)
     start = number(data.get("refiner_switch"))
     refiner = stem(text_in(data, "refiner_model"))
     refined = refiner not in ("", "None") and start is not None and 0 < start < 1
@@ -80,9 +81,10 @@ def read(texts: Mapping[str, str]) -> Params | None:
         prompt=prompt + "".join(_tags(data)),
         negative=negative if scale is None or scale > 1 else None,
         seeds=(seed or 0,),
-        steps=steps or 0,
+        steps=len(timesteps) or steps or 0,
         sampler=method.sampler,
         spacing=method.spacing,
+        timesteps=timesteps,
         options=method.options,
         size=size,
         guidance=1.0 if scale is None else scale,
