@@ -1,12 +1,17 @@
 """Help, version and completion: quick, because torch stays out."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
 
 import pytest
+import typer
 from app_commands import command, environment
+
+from darkroom.app.cli import app
+from darkroom.app.help import MAIN
 
 VERBS = (
     [],
@@ -42,6 +47,33 @@ def test_help_says_examples_and_exit_codes(darkroom, verb):
 def test_every_verb_that_answers_takes_json(darkroom, verb):
     if verb not in ([], ["models"]):
         assert "--json" in darkroom(*verb, "--help").out
+
+
+MANY = ("generate", "edit", "control", "grid", "segment", "classify", "search")
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *([verb] for verb in MANY)], ids=" ".join)
+def test_help_fits_a_screen_of_80_columns(darkroom, verb):
+    lines = darkroom(*verb, "--help").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+
+
+@pytest.mark.parametrize("verb", MANY)
+def test_help_all_shows_every_option(darkroom, verb):
+    brief, whole = darkroom(verb, "--help"), darkroom(verb, "--help-all")
+    assert (brief.code, whole.code) == (0, 0)
+    assert f"darkroom {verb} --help-all" in brief.out
+    options = set(re.findall(r"--[a-z][a-z-]+", whole.out))
+    assert set(re.findall(r"^  (--[a-z][a-z-]+)", brief.out, re.MULTILINE)) < options
+    assert "--device" in options and "--device" not in brief.out
+
+
+def test_every_name_in_the_short_pages_is_an_option():
+    command = typer.main.get_command(app)
+    for verb, names in MAIN.items():
+        known = {param.name for param in command.commands[verb].params}
+        assert set(names.split()) <= known, verb
 
 
 def test_help_imports_neither_torch_nor_anything_heavy():

@@ -237,6 +237,20 @@ def test_train_with_a_bad_recipe(darkroom, recipe):
     assert darkroom("train", recipe).code == 2
 
 
+def test_train_lists_the_recipes(darkroom):
+    ended = darkroom("train", "--list")
+    assert ended.code == 0
+    rows = dict(line.split("\t") for line in ended.out.splitlines()[1:])
+    assert rows["gan.toml"] == "A generative adversarial network of 0.9 M parameters on MNIST."
+    assert all(20 < len(line) < 200 for line in rows.values())
+    assert darkroom("train", "--list", "--json").answer["recipes"] == rows
+    assert "train --list" in darkroom("train").error
+    assert darkroom("train", "gan.toml", "--list").code == 2
+    ended = darkroom("train", "mnist-conditionl.toml")
+    assert ended.code == 3
+    assert "did you mean 'mnist-conditional.toml'?" in ended.error
+
+
 def test_recipes_that_ship_are_known_by_name(darkroom):
     ended = darkroom("train", "emoji.toml", "--dry-run", "--json")
     assert ended.code == 3

@@ -28,6 +28,7 @@ from darkroom.app.commands import (
     segment,
     train,
 )
+from darkroom.app.help import shorten
 from darkroom.app.outcome import EXIT_CODES, Answer, help_option, report, usage
 from darkroom.errors import CancelledError
 
@@ -120,6 +121,7 @@ for verb in (generate, edit, control, grid, inspect, doctor, bench, train, class
 segment.add_to(app)
 models.add_to(app)
 data.add_to(app)
+shorten(app)
 
 
 def run(arguments: Sequence[str]) -> int:

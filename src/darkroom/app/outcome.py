@@ -15,10 +15,7 @@ import typer
 
 from darkroom.errors import DarkroomError
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 model or file, 4 out of memory, 5 cancelled, "
-    "130 Ctrl-C."
-)
+EXIT_CODES = "Ends with 0 done, 1 failed, 2 usage, 3 file, 4 memory, 5 cancelled, 130 Ctrl-C."
 LONGEST = 2000  # letters of a line
 UsageError: Any = typer.BadParameter.__mro__[1]  # public in no version of typer under one name
 ClickException: Any = UsageError.__mro__[1]

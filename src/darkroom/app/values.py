@@ -169,7 +169,7 @@ def existing(path: Path, what: str) -> Path:
     """
     if path.is_file():
         return path
-    close = did_you_mean(path.name, _neighbours(path))
+    close = did_you_mean(path.name, neighbours(path))
     state = "is a folder, expected a file" if path.is_dir() else f"no such {what}{close}"
     raise ModelNotFoundError(f"{path}: {state}; check the path")
 
@@ -246,7 +246,8 @@ def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _neighbours(path: Path) -> list[str]:
+def neighbours(path: Path) -> list[str]:
+    """The names of what lies beside ``path``."""
     try:
         return [entry.name for entry in path.parent.iterdir()]
     except OSError:

@@ -28,6 +28,19 @@ RECIPES = (
 SEGMENTERS = ("fastsam", "segment_anything")  # these two are modules of recipes/segmenters
 
 
+def shipped() -> dict[str, str]:
+    """The recipes that come with Darkroom: the name of each file, and its first sentence."""
+    from darkroom import foreign
+    from darkroom.errors import ConfigError
+
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.toml")):
+        lines = foreign.read_text(path, ConfigError).splitlines()
+        comment = " ".join(line.lstrip("# ") for line in lines[:3] if line.startswith("# "))
+        found[path.name] = comment.partition(". ")[0].partition("   ")[0].removesuffix(".") + "."
+    return found
+
+
 def run(
     path: str | Path, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
 ) -> Iterator[Any]:

@@ -126,6 +126,34 @@ def test_everything(segment, photo):
     assert len(lines) == 1 + len(picture["masks"])
 
 
+def test_masks_of_an_earlier_run_do_not_stay(segment, photo):
+    """Only those that it wrote itself; others of such names are not touched."""
+    assert segment(photo, "--point", "9,9", "--candidates").code == 0
+    assert len(list(Path("masks/photo").iterdir())) == 3
+    ended = segment(photo, "--point", "9,9")
+    assert ended.code == 0
+    assert [path.name for path in Path("masks/photo").iterdir()] == ["0001.png"]
+    assert "2 masks of an earlier run removed" in ended.err
+    Path("masks/photo/0007.png").write_bytes(photo.read_bytes())
+    Path("masks/photo/notes.png").write_bytes(photo.read_bytes())
+    ended = segment(photo, "--point", "9,9")
+    assert ended.code == 3
+    assert "masks/photo/0007.png: is no mask of an earlier run" in ended.error
+    assert Path("masks/photo/0007.png").exists() and Path("masks/photo/notes.png").exists()
+
+
+def test_yolo_classes_keep_their_numbers(segment, photo):
+    flags = ("--point", "9,9", "--to", "yolo", "--out", "set")
+    assert segment(photo, *flags, "--label", "fox").code == 0
+    photo.with_name("b.png").write_bytes(photo.read_bytes())
+    assert segment("b.png", *flags, "--label", "owl").code == 0
+    assert Path("set/classes.txt").read_text() == "fox\nowl\n"
+    assert Path("set/labels/b.txt").read_text().startswith("1 ")
+    Path("set/classes.txt").unlink()
+    ended = segment("b.png", *flags, "--label", "owl")
+    assert (ended.code, "classes.txt: no such file" in ended.error) == (3, True)
+
+
 def test_words(segment, photo, tmp_path):
     encoder = things.encoder().save(tmp_path / "clip")
     words = ("--text", "the square", "--encoder", encoder, *ALL, "--json")

@@ -77,7 +77,7 @@ def control(
     preview: options.Preview = False,
     no_mark: options.NoMark = False,
 ) -> None:
-    """Draw what PROMPT says, along the lines of PHOTO, or of a hint that is drawn already.
+    """Draw PROMPT along the lines of PHOTO, or of a hint that is drawn already.
 
     --from draws a picture again, with the same PHOTO, or the same --hint.
     """

@@ -109,7 +109,9 @@ def merge(
             metavar="A B [C]", autocompletion=values.complete_model, help="Names, files or folders."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="A folder, or a name ending .safetensors.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR|FILE", help="A folder, or a name ending .safetensors.")
+    ],
     ratio: Annotated[float, RATIO] = 0.3,
     method: Annotated[
         str,

@@ -74,10 +74,11 @@ def edit(
     preview: options.Preview = False,
     no_mark: options.NoMark = False,
 ) -> None:
-    """Paint a part of IMAGE anew, as PROMPT says: what is white in --mask, or named by --select.
+    """Paint a part of IMAGE anew, as PROMPT says.
 
-    Any model does it; an inpainting model fits the part to the rest better. Outside of the mask
-    every pixel stays as it was. --from draws a picture again, with the same IMAGE and --mask.
+    The part is what is white in --mask, or named by --select. Any model does it; an inpainting
+    model fits the part to the rest better. Outside of the mask every pixel stays
+    as it was. --from draws a picture again, with the same IMAGE and --mask.
     """
     said = EditRequest(
         prompts=prompt_texts(prompt),

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from darkroom.app import planned, values
-from darkroom.app.outcome import EXIT_CODES, Answer
-from darkroom.app.terminal import say, seconds_text, waiting
+from darkroom.app.outcome import EXIT_CODES, Answer, usage
+from darkroom.app.terminal import say, seconds_text, table, waiting
 
 EXAMPLES = """Examples:
 
@@ -30,11 +30,11 @@ def add_to(app: typer.Typer) -> None:
 def train(
     ctx: typer.Context,
     config: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="CONFIG.toml", help="What to train: a file, or the name of one that ships."
         ),
-    ],
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The data, over what the file says.")
     ] = None,
@@ -54,6 +54,9 @@ def train(
             help="Say what there is and what it would cost, by three steps that are thrown away.",
         ),
     ] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the recipes that ship, a line each.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Train what CONFIG.toml describes, with the losses on show.
@@ -63,13 +66,20 @@ def train(
     import darkroom.recipes as recipes
     from darkroom.acceleration import keep_freed_memory
 
+    answer: Answer = ctx.obj
+    if listed or config is None:
+        if config is not None:
+            raise usage("lists recipes, and trains none; leave CONFIG.toml out", "--list")
+        if not listed:
+            raise usage("which recipe? give CONFIG.toml; `darkroom train --list` lists them")
+        answer.fields["recipes"] = recipes.shipped()
+        if not json:
+            table(("RECIPE", "WHAT IT TRAINS"), answer.fields["recipes"].items())
+        return
     keep_freed_memory()
-    shipped = Path(recipes.__file__).parent / config.name
-    path = config if config.is_file() or not shipped.is_file() else shipped
-    values.existing(path, "file")
+    path = recipe_file(config)
     overrides = {"data": data, "out": out}
     given = {name: str(value) for name, value in overrides.items() if value is not None}
-    answer: Answer = ctx.obj
     answer.fields["config"] = str(path)
     if dry_run:
         with waiting("measuring three steps of each training loop"):
@@ -82,6 +92,26 @@ def train(
     steps = recipes.run(path, given, changes or ())
     with noting():
         watch(steps, answer, config.name)
+
+
+def recipe_file(config: Path) -> Path:
+    """The file itself, or the one that ships under that name, with or without its ending.
+
+    Raises:
+        ModelNotFoundError: there is neither; with the nearest names.
+    """
+    import darkroom.recipes as recipes
+    from darkroom.errors import ModelNotFoundError
+    from darkroom.names import did_you_mean
+
+    folder = Path(recipes.__file__).parent
+    for path in (config, folder / config.name, folder / f"{config.name}.toml"):
+        if path.is_file():
+            return path
+    if config.is_dir():
+        raise ModelNotFoundError(f"{config}: is a folder, expected a recipe; see `train --list`")
+    near = did_you_mean(config.name, [*recipes.shipped(), *values.neighbours(config)])
+    raise ModelNotFoundError(f"{config}: no such file or recipe{near}; see `darkroom train --list`")
 
 
 @contextlib.contextmanager

@@ -149,8 +149,8 @@ Out = Annotated[
     Path,
     typer.Option(
         metavar="DIR|FILE",
-        help="Files of the same names are replaced. A FILE is written alone, without a picture "
-        "of the masks.",
+        help="Files of the same names are replaced, and a picture's masks of an earlier run "
+        "removed. A FILE is written alone, without a picture of the masks.",
         rich_help_panel=FILES,
     ),
 ]

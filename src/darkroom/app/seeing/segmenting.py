@@ -172,6 +172,8 @@ def run(
     said = f"{_several(count, 'mask')} of {_several(len(done), 'picture')}"
     said += f" in {_several(len(answer.fields['files']), 'file')}"
     say(f"{out}: {said}" + (f", {len(skipped)} left out" if skipped else ""))
+    if removed := sum(one.removed for one in writers):
+        say(f"note: {_several(removed, 'mask')} of an earlier run removed", "yellow")
     if not count and cutter.encoder is None and not cutter.prompts:
         lower = "--conf" if cutter.fast else "--pred-iou and --stability"
         say(f"note: {cutter.segmenter.name} was sure of nothing; lower {lower}", "yellow")

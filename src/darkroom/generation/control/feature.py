@@ -165,7 +165,7 @@ class Control(Feature):
         if over >= run.model.autoencoder.factor and not self.fit:
             raise ConfigError(
                 f"hint of {self.hint.width}x{self.hint.height} for a picture of {width}x{height}: "
-                "give a size of the hint's aspect, or fit=True, which crops the hint"
+                "give a size of the hint's aspect, or fit=True (--fit), which crops the hint"
             )
         return fitted(self.hint, run.size)
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import DataError, ImageError
-from darkroom.images import MAX_BYTES
+from darkroom.images import MAX_BYTES, peek
 from darkroom.masks import Mask, colours
 from darkroom.names import EXPORT_NAMES, did_you_mean
 from darkroom.vision.export.coco import coco
@@ -22,6 +23,7 @@ from darkroom.vision.export.yolo import data_yaml, label_lines
 
 __all__ = ["Writer", "label_map", "writer"]
 
+MARK = "darkroom segment"  # in the PNG files of masks
 COLUMNS = (
     "picture", "width", "height", "number", "label", "score",
     "left", "top", "right", "bottom", "area", "source", "rle",
@@ -42,6 +44,7 @@ class Writer:
     def __init__(self, folder: Path, file: str = "") -> None:
         self.folder, self.file = folder, file
         self.files: list[Path] = []
+        self.removed = 0  # files of an earlier run
         self.keep: frozenset[Path] = frozenset()
 
     def found(self, picture: Pictured, mask: Mask) -> None:
@@ -78,7 +81,26 @@ class Pictures(Writer):
         name = f"{picture.name}/{number:04}.png"
         if self.file:
             name = self.file if number == 1 else f"{stem}-{number}{dot}{suffix}"
-        self._write(name, _png(mask.binary().image()))
+        self._write(name, _png(mask.binary().image(), marked=True))
+
+    def done(self, picture: Pictured) -> None:
+        """Remove the masks that an earlier run left beside its own.
+
+        Raises:
+            DataError: there are others of such names, which this did not write.
+        """
+        if self.file:
+            return
+        for path in sorted((self.folder / picture.name).glob("[0-9][0-9][0-9][0-9]*.png")):
+            if not path.stem.isdecimal() or int(path.stem) <= len(picture.records):
+                continue
+            if not _is_marked(path):
+                raise DataError(
+                    f"{path}: is no mask of an earlier run, and would lie among the new ones; "
+                    "choose another folder"
+                )
+            path.unlink()
+            self.removed += 1
 
 
 class LabelMaps(Writer):
@@ -105,7 +127,7 @@ class Yolo(Writer):
 
     def __init__(self, folder: Path, file: str = "") -> None:
         super().__init__(folder, file)
-        self.classes: dict[str, int] = {}
+        self.classes = self._earlier()
 
     def done(self, picture: Pictured) -> None:
         """Write its labels, and copy the picture if it is a file here."""
@@ -114,6 +136,17 @@ class Yolo(Writer):
         if source.is_file() and (self.folder / copy).resolve() != source.resolve():
             self._write(copy, foreign.read_bytes(source, ImageError, MAX_BYTES))
         self._write(f"labels/{picture.name}.txt", label_lines(picture, self.classes))
+
+    def _earlier(self) -> dict[str, int]:
+        """Classes of the labels that are there already: they keep their numbers.
+
+        Raises:
+            DataError: there are labels, and nothing says of what.
+        """
+        if not any((self.folder / "labels").glob("**/*.txt")):
+            return {}
+        names = foreign.read_text(self.folder / "classes.txt", DataError).splitlines()
+        return {name: i for i, name in enumerate(names)}
 
     def close(self) -> None:
         """Write which classes there are."""
@@ -235,10 +268,20 @@ def label_map(picture: Pictured) -> Image.Image:
     return drawn
 
 
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "PNG")
+def _png(picture: Image.Image, marked: bool = False) -> bytes:
+    data, info = io.BytesIO(), PngInfo()
+    if marked:
+        info.add_text("Software", MARK)
+    picture.save(data, "PNG", pnginfo=info)
     return data.getvalue()
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a mask was written here."""
+    try:
+        return peek(path).info.get("Software") == MARK
+    except ImageError:
+        return False
 
 
 def _json(content: Any) -> str:
