@@ -1,5 +1,7 @@
 """Weights that are not plain numbers: scaled fp8 is read, the rest is refused by name."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,6 +10,7 @@ import darkroom as dr
 from darkroom.errors import CheckpointError, LayoutError
 from darkroom.weights.convert.opening import lazily
 from darkroom.weights.files import read_header, read_tensors
+from darkroom.weights.inspect import inspect
 
 E4M3 = torch.float8_e4m3fn
 
@@ -41,6 +44,7 @@ def test_scaled_fp8(tmp_path, dtype, ending, shape):
     assert lazy.dtype == torch.float32
     assert torch.equal(lazy + 0, wanted)
     assert "a." + ending in read_header(path).tensors
+    assert any("scaled fp8" in note for note in inspect(path).notes)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +66,24 @@ def test_packed(tmp_path, beside, by):
         read_tensors(path)
     assert by in str(error.value)
     assert "unquantised file (fp16, bf16 or fp32)" in str(error.value)
-    read_header(path)  # inspect goes on telling what it is
+    assert any("does not read; get the unquantised" in note for note in inspect(path).notes)
 
 
 def test_blocks(tmp_path):
     tensors = {"a.weight": torch.zeros(4, 64).to(E4M3), "a.weight_scale": torch.ones(4, 2)}
     with pytest.raises(CheckpointError, match="scaled in blocks"):
         read_tensors(file_of(tmp_path, tensors))
+
+
+def test_a_folder_that_says_so(tmp_path):
+    config = {
+        "architectures": ["CLIPModel"],
+        "quantization_config": {"quant_method": "bitsandbytes"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file_of(tmp_path, {"a.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match="quantised by bitsandbytes; get the unquantised"):
+        dr.load(tmp_path)
 
 
 def test_gguf(tmp_path):

@@ -55,6 +55,7 @@ def test_what_stays():
         lambda s: {"model": {"state_dict": s}},
         lambda s: {"model": {"model": {"module": s}}, "optimizer": {"a": torch.zeros(2)}},
         lambda s: {"ema": s},
+        lambda s: {"model": {"state_dict": s, "ema": s, "epoch": 3}},
         lambda s: {"params": {"net": s}},
         lambda s: {"module." + name: tensor for name, tensor in s.items()},
         lambda s: {"state_dict": {"_orig_mod.module." + k: v for k, v in s.items()}},
@@ -67,6 +68,13 @@ def test_nested(tmp_path, nest):
     assert set(read) == set(SAM) == set(read_header(tmp_path / "sam.pth").tensors)
     assert all(torch.equal(read[name], state[name]) for name in SAM)
     assert inspect(tmp_path / "sam.pth").kind == "SAM"
+
+
+def test_a_model_of_parts(tmp_path):
+    """A part called model beside another one is no wrapper."""
+    parts = {"net": {"model": {"a": torch.zeros(1)}, "head": {"b": torch.zeros(1)}}}
+    torch.save(parts, tmp_path / "a.pth")
+    assert set(read_tensors(tmp_path / "a.pth")) == {"model.a", "head.b"}
 
 
 def test_shards(tmp_path):

@@ -68,6 +68,7 @@ from darkroom.weights.layouts.fastsam import original as fastsam
 from darkroom.weights.layouts.sam import huggingface as sam
 from darkroom.weights.locate import WEIGHTS, best_set, parts_elsewhere
 from darkroom.weights.readers.faults import printable
+from darkroom.weights.readers.quantized import UNQUANTISED
 
 log = logging.getLogger(__name__)
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -251,6 +252,7 @@ class Reading:
         where = str(folder / "config.json")
         data = read_json(folder / "config.json")
         name = class_of(data)
+        _refuse_quantised(data, where)
         tensors = self.tensors(folder)
         try:
             if name == f"darkroom.{model.__name__}":
@@ -427,6 +429,7 @@ def load_single_model(
     inner = folder / part if (folder / part).is_dir() else folder
     data = read_json(inner / "config.json")
     name = class_of(data)
+    _refuse_quantised(data, str(inner / "config.json"))
     row = SINGLE.get(name) or OURS.get(name)
     if row is None:
         if said_no := refusal(kind_of_class((name,))):
@@ -455,6 +458,19 @@ def load_single_model(
         settings={**families.sized(data.get("sample_size"), 1), "notes": tuple(reading.notes)},
         source=target.source or str(folder),
     )
+
+
+def _refuse_quantised(config: Json, where: str) -> None:
+    """Refuse weights that a config.json says are packed.
+
+    Raises:
+        CheckpointError: they are; by which program.
+    """
+    said = config.get("quantization_config")
+    if said:
+        method = str(said.get("quant_method", "")) if isinstance(said, dict) else ""
+        by = printable(method) or "a program that it does not name"
+        raise CheckpointError(f"{where}: weights quantised by {by}; {UNQUANTISED}")
 
 
 def is_supported(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from darkroom.weights.inspect.rule import Names, Rule
 from darkroom.weights.inspect.rules import fitting
 from darkroom.weights.inspect.unopened import refusal
 from darkroom.weights.readers.faults import printable
+from darkroom.weights.readers.quantized import UNQUANTISED, is_scaled, packed
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 MOST_UNKNOWN = 5
@@ -238,6 +239,10 @@ def _notes(rule: Rule, base: str, said: str, header: Header, known: Known | None
             "predicts noise (512-pixel models) or velocity (768-pixel models): the file does not "
             "say which; if pictures are noise, try the other prediction"
         )
+    if what := packed(header.tensors):
+        notes.append(f"has weights in {what}, which Darkroom does not read; {UNQUANTISED}")
+    elif is_scaled(header.tensors):
+        notes.append("scaled fp8: weights are multiplied by the scales beside them when read")
     if said_no := refusal(rule.kind):
         notes.append(said_no)
     if rule.kind == "unknown":

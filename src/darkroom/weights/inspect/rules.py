@@ -35,6 +35,7 @@ CHECKPOINT = (
     "v_pred",
     "ztsnr",
     "edm_",
+    "scaled_fp8",
     "embedding_manager.",
     "noise_augmentor.",
     "embedder.",

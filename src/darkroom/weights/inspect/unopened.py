@@ -21,6 +21,13 @@ LARGER = "it opens no upscalers"
 
 # kind, what is opened instead, and alternatives: patterns of names that must all occur
 _NAMED: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...] = (
+    # networks that control others, whose names they have
+    ("FLUX.1 ControlNet", ADAPTERS, (("controlnet_x_embedder.",),)),
+    (
+        "Stable Diffusion 3 ControlNet", ADAPTERS,
+        (("^controlnet_blocks.", "^transformer_blocks.", "^pos_embed."),),
+    ),
+    ("ControlNet Union", ADAPTERS, (("task_embedding", "control_add_embedding."),)),
     # pictures
     ("FLUX.2 transformer", PICTURES, (("double_stream_modulation_img.",),)),
     ("Chroma transformer", PICTURES, (("distilled_guidance_layer.", "double_blocks."),)),
@@ -79,6 +86,7 @@ _NAMED: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...] = (
         (("prd_embedding",), ("encoder_hid_proj.image_embeds.",), ("add_embedding.image_norm.",)),
     ),
     ("DeepFloyd IF U-Net", PICTURES, (("add_embedding.pool.positional_embedding",),)),
+    ("Stable unCLIP model", PICTURES, (("^noise_augmentor.",), ("^embedder.model.visual.",))),
     # videos
     (
         "Stable Video Diffusion model", VIDEOS,
@@ -175,6 +183,10 @@ _INSTEAD |= {"GLoRA": ADAPTERS}
 # How the classes of such models begin, in config.json and model_index.json.
 _CLASSES: tuple[tuple[str, str], ...] = (
     ("Flux2", "FLUX.2 transformer"),
+    ("FluxControlNet", "FLUX.1 ControlNet"),
+    ("SD3ControlNet", "Stable Diffusion 3 ControlNet"),
+    ("ControlNetUnion", "ControlNet Union"),
+    ("StableUnCLIP", "Stable unCLIP model"),
     ("Flux", "FLUX.1 transformer"),
     ("StableDiffusion3", "Stable Diffusion 3 transformer"),
     ("SD3", "Stable Diffusion 3 transformer"),

@@ -65,14 +65,24 @@ def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
             if type(part) not in (dict, Inert) or next(leaves(part), None) is None:
                 continue
             chosen = [key]
-            while type(part) is dict and len(chosen) < DEEPEST:
-                inner = next((k for k in ROOTS if type(part.get(k)) in (dict, Inert)), None)
-                if inner is None or next(leaves(part[inner]), None) is None:
-                    break
+            while len(chosen) < DEEPEST and (inner := _inner(part)):
                 part = part[inner]
                 chosen.append(inner)
             return part, ".".join(chosen)
     return root, ""
+
+
+def _inner(part: Any) -> str:
+    """The key of a model inside ``part`` that is all of it; "" where there are other tensors."""
+    if type(part) is not dict:
+        return ""
+    held = [
+        key
+        for key, value in part.items()
+        if key not in NOT_THE_MODEL and next(leaves(value), None) is not None
+    ]
+    found = [key for key in ROOTS if key in held and type(part[key]) in (dict, Inert)]
+    return found[0] if found and all(key in ROOTS for key in held) else ""
 
 
 def leaves(root: Any) -> Iterator[tuple[str, Leaf]]:

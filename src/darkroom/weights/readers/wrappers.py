@@ -12,8 +12,9 @@ ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 # These go where every name begins with the same one.
 IN_FRONT = frozenset(
     {
-        "ema", "ema_model", "model", "model_state_dict", "module", "net", "network", "params",
-        "params_ema", "pl_module", "state_dict",
+        "autoencoder", "clip_model", "ema", "ema_model", "model", "model_state_dict", "module",
+        "net", "network", "online_model", "params", "params_ema", "pl_module", "sam", "sam_model",
+        "state_dict", "student", "teacher", "vae",
     }
 )  # fmt: skip
 COUNTERS = frozenset({"n_averaged", "initted", "step"})  # of averaging, beside the network
