@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darkroom.ops.packed import Packed
-
 PROMPT = "a photograph of a red fox in the snow, early morning light"
 NEGATIVE = "blurry, low quality"
 SCALE = 7.5
@@ -137,9 +135,11 @@ class Darkroom:
     @torch.no_grad()
     def control(self, x: Tensor, hint: Tensor, text: Tensor) -> Tensor:
         if self.net is None:
+            from darkroom.acceleration import hasten
             from darkroom.models.control.controlnet import ControlNet
 
             self.net = net = ControlNet.from_unet(self.model.unet).eval()
+            hasten(net)  # as ``load`` does
             trained(net.hint.input, net.hint.blocks, net.hint.output)
             trained(net.zero, net.zero_middle)
             self.encoded = net.hint(hint)  # the same for every step
@@ -194,10 +194,7 @@ def trained(*parts: nn.Module) -> None:
 def widened(unet: nn.Module, name: str, channels: int) -> Any:
     """The same network with more input channels; it shares every other layer."""
     old = getattr(unet, name)
-    if isinstance(old, Packed):  # accelerated
-        weight, old = old.weight_data(), old.layer
-    else:
-        weight = old.weight.detach()
+    weight = old.weight.detach()
     new = nn.Conv2d(channels, old.out_channels, 3, padding=1)
     extra = torch.full((old.out_channels, channels - old.in_channels, 3, 3), 0.01)
     new.weight = nn.Parameter(torch.cat((weight, extra), dim=1))

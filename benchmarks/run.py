@@ -4,8 +4,11 @@ python benchmarks/run.py            everything, at the size of Stable Diffusion 
 python benchmarks/run.py --only import,text
 python benchmarks/run.py --tiny     does it work? a minute
 
-Contenders take turns, the order alternating; medians count. What is measured is written at once to
-results/<date>-<machine>.md and .json; a later run of that day replaces only the parts it measures.
+Contenders take turns, each in a process of its own, the order alternating; medians count. Darkroom
+is as ``load`` opens it; "plain" is with ``accelerate=False``. diffusers is as its users run it, and
+once more with the C library told to keep freed memory, as Darkroom tells it. What is measured is
+written at once to results/<date>-<instructions>-<machine>.md and .json; a later run of that day
+replaces only the parts it measures.
 """
 
 import contextlib
@@ -29,7 +32,7 @@ import typer
 
 HERE = Path(__file__).parent
 NAMES = ("diffusers", "darkroom")
-FASTER = "darkroom, accelerated"  # acceleration.recommended: equal numbers, more memory
+KEPT, PLAIN = "diffusers, memory kept", "darkroom, plain"
 JOBS = {
     "text": "encode a prompt and a negative prompt",
     "unet1": "one U-Net step, batch 1",
@@ -53,13 +56,12 @@ Times = dict[str, list[tuple[float, float]]]  # by contender: (wall, CPU) second
 
 
 class Bench:
-    def __init__(self, folder: Path, tiny: bool, threads: int, repeats: int, faster: bool) -> None:
+    def __init__(self, folder: Path, tiny: bool, threads: int, repeats: int, others: bool) -> None:
         self.paths = checkpoint.folders(folder, tiny)
         sizes = checkpoint.TINY if tiny else checkpoint.TRUE
         self.side, self.width = sizes["unet"]["sample_size"], sizes["text"]["hidden_size"]
-        self.inputs = contenders.Inputs(self.side, self.width)
-        self.threads, self.repeats, self.faster, self.steps = threads, repeats, faster, 4
-        self.open: dict[str, Any] = {}
+        self.folder = folder
+        self.threads, self.repeats, self.others, self.steps = threads, repeats, others, 4
 
     def run(self, part: str) -> dict[str, Any]:
         if part == "import":
@@ -91,42 +93,56 @@ class Bench:
     def loads(self) -> dict[str, Any]:
         """Opening a folder into float32; then again with every weight read once."""
         found = {}
-        for kind, path in self.paths.items():
+        for kind in self.paths:
             for touched in (False, True):
-                times: Times = {name: [] for name in NAMES}
-                for turn in range(self.repeats + 1):
-                    for name in ordered(NAMES, turn):
-                        began = clock()
-                        contender = contenders.CONTENDERS[name](path)
-                        if touched:
-                            contenders.read_all(contender)
-                        if turn:  # the first one warms up: imports, the system's file cache
-                            times[name].append(since(began))
-                        del contender
+                task = f"load {kind}{' touched' if touched else ''}"
                 suffix = ", every weight read" if touched else ""
-                found[f"load {kind} as float32{suffix}"] = summary(times)
+                # the first turn warms up: imports, the system's file cache
+                found[f"load {kind} as float32{suffix}"] = self.turns(NAMES, task, self.repeats)[0]
         return found
 
     def job(self, task: str) -> dict[str, Any]:
-        ours, theirs = self.contender("darkroom"), self.contender("diffusers")
-        by_name = {"diffusers": theirs, "darkroom": ours}
-        names = (*NAMES, FASTER) if self.faster and task != "text" else NAMES
-        times: Times = {name: [] for name in names}
-        results: dict[str, Any] = {}
-        light = task == "text"
-        for turn in range(self.repeats * (LIGHT if light else 1) + 1):
-            for name in ordered(names, turn):
-                with self.accelerated(ours) if name == FASTER else contextlib.nullcontext():
-                    contender = by_name.get(name, ours)
-                    began = clock()
-                    result = contenders.job(contender, task, self.inputs, self.steps)
-                    spent = since(began)
-                if turn:
-                    times[name].append(spent)
-                results.setdefault(name, result)
-        found = summary(times)
+        names = (NAMES[0], KEPT, NAMES[1], PLAIN) if self.others else NAMES
+        repeats = self.repeats * (LIGHT if task == "text" else 1)
+        found, results = self.turns(names, task, repeats)
         found["psnr"] = {name: agreement(results["diffusers"], results[name]) for name in names[1:]}
         return {JOBS[task]: found}
+
+    def turns(
+        self, names: tuple[str, ...], task: str, repeats: int
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Times of each, in a process of its own, after a first turn; and that one's results."""
+        times: Times = {name: [] for name in names}
+        results: dict[str, np.ndarray] = {}
+        with contextlib.ExitStack() as stack:
+            crew = {name: stack.enter_context(self.worker(name)) for name in names}
+            for turn in range(repeats + 1):
+                for name in ordered(names, turn):
+                    file = self.folder / "result.npy"
+                    wall, cpu = asked(crew[name], f"{task}\t{'' if turn else file}")
+                    if turn:
+                        times[name].append((wall, cpu))
+                    elif file.exists():
+                        results[name] = np.load(file)
+                        file.unlink()
+        return summary(times), results
+
+    @contextlib.contextmanager
+    def worker(self, name: str) -> Iterator[subprocess.Popen[str]]:
+        numbers = map(str, (self.side, self.width, self.steps, self.threads))
+        paths = [str(self.paths["fp32"]), str(self.paths["fp16"])]
+        command = [sys.executable, str(HERE / "worker.py"), name, *paths, *numbers]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+        )
+        try:
+            yield process
+        finally:
+            process.communicate()
 
     def memory(self) -> dict[str, Any]:
         """The high-water mark of processes that do one thing each."""
@@ -145,43 +161,34 @@ class Bench:
 
     # --- the means
 
-    def contender(self, name: str) -> Any:
-        if name not in self.open:
-            self.open[name] = contenders.CONTENDERS[name](self.paths["fp32"])
-        return self.open[name]
-
-    @contextlib.contextmanager
-    def accelerated(self, ours: Any) -> Iterator[None]:
-        from darkroom.acceleration import accelerate, recommended
-
-        with contextlib.ExitStack() as stack:
-            for model in (ours.model, ours.net):
-                if model is not None:
-                    stack.enter_context(accelerate(model, recommended(model)))
-            yield
-
-    def process(self, *arguments: str) -> str:
-        environment = {
+    def environment(self) -> dict[str, str]:
+        return {
             **os.environ,
             "OMP_NUM_THREADS": str(self.threads),
             "HF_HUB_OFFLINE": "1",
             "PYTHONWARNINGS": "ignore",
         }
+
+    def process(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, env=environment
+            [sys.executable, *arguments], capture_output=True, text=True, env=self.environment()
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(arguments)[:200]} failed:\n{done.stderr[-3000:]}")
         return done.stdout
 
 
-def clock() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-def since(began: tuple[float, float]) -> tuple[float, float]:
-    now = clock()
-    return now[0] - began[0], now[1] - began[1]
+def asked(worker: "subprocess.Popen[str]", line: str) -> tuple[float, float]:
+    """Have a worker do something: wall and CPU seconds."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(f"{line}\n")
+    worker.stdin.flush()
+    said = worker.stdout.readline()
+    if not said:
+        raise SystemExit(f"a worker ended at {line!r}: see what it said above")
+    wall, cpu = map(float, said.split())
+    return wall, cpu
 
 
 def ordered(names: tuple[str, ...], turn: int) -> tuple[str, ...]:
@@ -190,7 +197,7 @@ def ordered(names: tuple[str, ...], turn: int) -> tuple[str, ...]:
 
 
 def summary(times: Times, cpu_counts: bool = False) -> dict[str, Any]:
-    """Medians, extremes and ratios to diffusers (above 1: quicker than diffusers)."""
+    """Medians, extremes and ratios to diffusers, as users run it and with memory kept."""
     found: dict[str, Any] = {}
     for name, runs in times.items():
         walls, cpus = [wall for wall, _ in runs], [cpu for _, cpu in runs]
@@ -201,8 +208,10 @@ def summary(times: Times, cpu_counts: bool = False) -> dict[str, Any]:
             "cpu": statistics.median(cpus),
             "runs": len(runs),
         }
-    reference = found["diffusers"]
+    reference, kept = found["diffusers"], found.get(KEPT)
     for entry in found.values():
+        if kept is not None:
+            entry["ratio, memory kept"] = kept["median"] / max(entry["median"], 1e-4)
         entry["ratio"] = reference["median"] / max(entry["median"], 1e-4)
         entry["ratio of CPU time"] = reference["cpu"] / max(entry["cpu"], 1e-4)
     return found
@@ -219,15 +228,18 @@ def markdown(fields: dict[str, Any]) -> str:
     lines = [
         f"# Darkroom beside diffusers, {fields['size']}",
         "",
-        machine.line(fields["machine"]),
+        machine.line(fields["machine"]) + f" Instructions: {fields['machine']['instructions']}.",
         "",
         "Contenders take turns in one run, the order alternating; medians (least to most). "
-        "float32, eager, random weights of the true sizes. Ratio: diffusers' time over ours, above "
-        "1 is quicker. PSNR: our result against diffusers' for the same input (999: the same "
-        "bits). Import: CPU seconds on top of `import torch`. Load: of the machine, before.",
+        "float32, eager, random weights of the true sizes; each in a process of its own, Darkroom "
+        "as `load` opens it. Ratio: diffusers' time over ours, above 1 is quicker; of it as users "
+        "run it, and with the C library told to keep freed memory, as Darkroom tells it. PSNR: our "
+        "result against diffusers' for the same input (999: the same bits). Import: CPU seconds on "
+        "top of `import torch`. Load: of the machine, before.",
         "",
-        "| | who | seconds | ratio | ratio of CPU time | PSNR, dB | runs | load |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | who | seconds | ratio | ratio, memory kept | ratio of CPU time | PSNR, dB | runs "
+        "| load |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for label in sorted(fields["times"], key=rank):
         entry = fields["times"][label]
@@ -236,11 +248,15 @@ def markdown(fields: dict[str, Any]) -> str:
                 continue
             psnr = entry.get("psnr", {}).get(name, "")
             one = name in ("diffusers", "import torch")
-            ratios = [value["ratio"], value["ratio of CPU time"]]
-            shown = ["", ""] if one else [f"**{times_text(ratios[0])}**", times_text(ratios[1])]
+            kept = value.get("ratio, memory kept")
+            shown = ["", "", ""] if one else [
+                f"**{times_text(value['ratio'])}**",
+                "" if kept is None or name == KEPT else f"**{times_text(kept)}**",
+                times_text(value["ratio of CPU time"]),
+            ]  # fmt: skip
             seconds = f"{value['median']:.3f} ({value['least']:.3f} to {value['most']:.3f})"
             lines.append(
-                f"| {label} | {name} | {seconds} | {shown[0]} | {shown[1]} | {psnr} | "
+                f"| {label} | {name} | {seconds} | {' | '.join(shown)} | {psnr} | "
                 f"{value['runs']} | {entry.get('load', '')} |"
             )
     if fields.get("memory"):
@@ -275,8 +291,9 @@ def main(
     repeats: int = 3,
     threads: int = 2,
     tiny: bool = typer.Option(False, "--tiny", help="Small sizes: does the script work?"),
-    options: bool = typer.Option(True, help="Measure the recommended acceleration, too."),
-    keep_memory: bool = typer.Option(False, help="acceleration.keep_freed_memory, for both."),
+    others: bool = typer.Option(
+        True, help="Measure diffusers with memory kept, and Darkroom without acceleration, too."
+    ),
     folder: Path | None = None,
     out: Path = machine.RESULTS,
 ) -> None:
@@ -288,17 +305,13 @@ def main(
     torch.set_num_threads(threads)
     facts = machine.describe(threads)
     size = "tiny sizes" if tiny else "the size of Stable Diffusion 1.5, 512x512"
-    name = f"{'tiny-' if tiny else ''}{machine.slug(facts)}"
-    if keep_memory:
-        from darkroom.acceleration import keep_freed_memory
-
-        if not keep_freed_memory():
-            raise typer.BadParameter("--keep-memory: only glibc can be told to keep freed memory")
-        size, name = f"{size}, the C library told to keep freed memory", f"{name}-kept-memory"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    name = f"{'tiny-' if tiny else ''}{instructions.lower()}-{machine.slug(facts)}"
+    facts["instructions"] = instructions
     with tempfile.TemporaryDirectory() as temporary:
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        bench = Bench(place, tiny, threads, repeats, options)
+        bench = Bench(place, tiny, threads, repeats, others)
         fields: dict[str, Any] = {"size": size, "machine": facts, "times": {}, "memory": {}}
         fields = earlier(out, name, fields)
         for part in wanted:

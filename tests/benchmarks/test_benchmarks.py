@@ -58,8 +58,9 @@ def test_both_contenders_do_the_same(folder):
 
 def test_a_run_measures_and_a_second_one_adds(folder, tmp_path):
     said = run("--repeats", "1", "--folder", folder, "--out", tmp_path, "--only", "text,unet1")
-    assert "| one U-Net step, batch 1 | darkroom |" in said
-    run("--repeats", "1", "--folder", folder, "--out", tmp_path, "--only", "decode", "--no-options")
+    for name in ("darkroom", "darkroom, plain", "diffusers, memory kept"):
+        assert f"| one U-Net step, batch 1 | {name} |" in said
+    run("--repeats", "1", "--folder", folder, "--out", tmp_path, "--only", "decode", "--no-others")
     (path,) = tmp_path.glob("*.json")
     fields = json.loads(path.read_text())
     assert len(fields["times"]) == 3

@@ -41,8 +41,12 @@ class Problem:
     fatal: bool = False
 
 
-def examine() -> dict[str, Any]:
-    """Everything ``darkroom doctor`` tells, JSON-ready; imports torch."""
+def examine(measure: bool = False) -> dict[str, Any]:
+    """Everything ``darkroom doctor`` tells, JSON-ready; imports torch.
+
+    Args:
+        measure: the speed of operations anew; else what is known of it.
+    """
     problems: list[Problem] = []
     facts: dict[str, Any] = {
         "darkroom": _version("darkroom-studio"),
@@ -58,9 +62,18 @@ def examine() -> dict[str, Any]:
     facts["folders"] = {"data": str(home()), "cache": str(cache_root())}
     facts["models"] = _models(problems)
     facts["allocator"] = _allocator(problems)
+    facts["speed"] = _speed(measure) if facts["torch"].get("mkldnn") else {}
     facts["problems"] = [asdict(problem) for problem in problems]
     facts["usable"] = not any(problem.fatal for problem in problems)
     return facts
+
+
+def _speed(measure: bool) -> dict[str, Any]:
+    from darkroom.app import speeds
+
+    if measure:
+        speeds.measure_again()
+    return speeds.told()
 
 
 def _version(package: str) -> str | None:

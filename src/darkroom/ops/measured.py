@@ -16,7 +16,8 @@ from darkroom.ops.linear import OneDnnLinear, can_multiply, multiply_onednn
 from darkroom.ops.speeds import LEAST, measurable, quickest, rounded
 
 ROWS = 2048  # of a sample: from here on the time is proportional to them
-PIXELS = 256  # of a batch, above which no product was faster than a convolution
+PIXELS = 128  # of a batch, above which no product was faster than a convolution
+POINTS = 1024  # the same for kernels of 1x1
 GRADIENTS = {
     (False, False): "linear",
     (True, False): "linear, gradient of the input",
@@ -57,7 +58,7 @@ class MeasuredConv2d(nn.Conv2d):
         weight, bias, stride, padding = self.weight, self.bias, self.stride, self.padding
         if (
             not isinstance(padding, str)
-            and self._is_candidate(input)
+            and self.has_choice(input)
             and measurable(input, weight, bias)
             and not _graded(input, weight, bias)
         ):
@@ -71,7 +72,7 @@ class MeasuredConv2d(nn.Conv2d):
                 return product()
         return super().forward(input)
 
-    def _is_candidate(self, x: Tensor) -> bool:
+    def has_choice(self, x: Tensor) -> bool:
         """Whether a product could be faster, and is worth to be measured."""
         if self.groups != 1 or self.padding_mode != "zeros" or self.dilation != (1, 1):
             return False
@@ -79,7 +80,8 @@ class MeasuredConv2d(nn.Conv2d):
             return False
         pixels = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
         tiled = self.stride == self.kernel_size != (1, 1)  # each pixel is laid out once
-        return (tiled or pixels <= PIXELS) and pixels * self.weight.numel() >= LEAST
+        most = POINTS if self.kernel_size == (1, 1) else PIXELS
+        return (tiled or pixels <= most) and pixels * self.weight.numel() >= LEAST
 
     def _get_name(self) -> str:
         return "Conv2d"

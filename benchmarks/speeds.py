@@ -1,0 +1,142 @@
+"""Is what is chosen ever slower than PyTorch's own row? Every shape of SD 1.5, by the real clock.
+
+OMP_NUM_THREADS=2 python benchmarks/speeds.py             two minutes
+ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ... on AVX2
+
+The rows are measured anew as a user's first picture measures them, into a cache of their own; then
+each layer of the text tower, the U-Net and the VAE's decoder runs as it is opened by default and as
+PyTorch has it, in turn. Two runs of PyTorch's row beside each other say what noise is. Ends with 1
+if a shape is slower beyond it.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import torch
+import typer
+
+from darkroom.acceleration import keep_freed_memory
+from darkroom.app.speeds import Operation, operations
+from darkroom.ops import speeds
+from darkroom.ops.attention import attend_measured, attend_torch
+
+NOISE = 1.05  # beyond which, and beyond what PyTorch's row differs from itself, slower is slower
+ROUNDS, LEAST_SECONDS = 7, 0.1  # of all contenders; in all, for one of them
+
+
+class Watched(speeds.Speeds):
+    """Figures that remember which row was asked for last."""
+
+    row = ""
+
+    def quickest(self, operation: str, shape: tuple[int, ...], rows: Any) -> str:
+        self.row = super().quickest(operation, shape, rows)
+        return self.row
+
+
+def calls(operation: Operation) -> dict[str, Callable[[], object]]:
+    """What takes turns: PyTorch's row, what is chosen, PyTorch's row again."""
+    layer, inputs = operation.ready()
+    if layer is None:
+        q, k, v = inputs
+        plain, chosen = (lambda: attend_torch(q, k, v)), (lambda: attend_measured(q, k, v))
+        return {"plain": plain, "chosen": chosen, "again": plain}
+    quick = type(layer)
+    slow = torch.nn.Linear if isinstance(layer, torch.nn.Linear) else torch.nn.Conv2d
+
+    def run(kind: type[torch.nn.Module]) -> object:
+        layer.__class__ = kind
+        return layer(*inputs)
+
+    return {"plain": lambda: run(slow), "chosen": lambda: run(quick), "again": lambda: run(slow)}
+
+
+@torch.no_grad()
+def compare(operation: Operation, figures: Watched) -> dict[str, Any]:
+    """Least seconds of each; the choice is made before."""
+    runs = calls(operation)
+    figures.row = ""
+    for run in runs.values():
+        run()
+    row = figures.row
+    least = dict.fromkeys(runs, float("inf"))
+    began, turn = time.perf_counter(), 0
+    while turn < ROUNDS or time.perf_counter() - began < LEAST_SECONDS * len(runs):
+        for name in runs if turn % 2 else list(runs)[::-1]:
+            start = time.perf_counter()
+            runs[name]()
+            least[name] = min(least[name], time.perf_counter() - start)
+        turn += 1
+    if operation.layer is not None:
+        operation.layer.to("meta")
+    slowest_plain = max(least["plain"], least["again"])
+    return {
+        "operation": operation.name,
+        "row": row,
+        **least,
+        "ratio": min(least["plain"], least["again"]) / least["chosen"],
+        "slower": least["chosen"] > NOISE * slowest_plain,
+    }
+
+
+def markdown(fields: dict[str, Any]) -> str:
+    rows = fields["operations"]
+    slower = [row["operation"] for row in rows if row["slower"]]
+    lines = [
+        "# What is chosen beside PyTorch's own row, every shape of SD 1.5",
+        "",
+        machine.line(fields["machine"]),
+        "",
+        f"Instructions: {fields['conditions']['instructions']}, "
+        f"{fields['conditions']['environment'] or 'as the processor has them'}. "
+        f"Least of {ROUNDS} rounds or more, in turn. Finding the rows took "
+        f"{fields['finding']:.1f} s in all, once. Ratio: the quicker of two runs of PyTorch's row "
+        "over what is chosen. No row: too small to be measured, or PyTorch's is the only one.",
+        "",
+        f"{len(rows)} shapes; slower than PyTorch's beyond noise "
+        f"({NOISE:g} x): **{', '.join(slower) or 'none'}**.",
+        "",
+        "| operation | row | PyTorch's, ms | again | chosen, ms | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times = " | ".join(f"{1e3 * row[name]:.2f}" for name in ("plain", "again", "chosen"))
+        lines.append(f"| {row['operation']} | {row['row']} | {times} | {row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def main(choices_only: bool = True, out: Path = machine.RESULTS) -> None:
+    """Compare each shape that has a choice (or all of them), and write the table."""
+    keep_freed_memory()
+    facts = machine.describe(torch.get_num_threads())
+    with tempfile.TemporaryDirectory() as home:
+        figures = Watched(Path(home))
+        speeds.here = lambda: figures
+        wanted = [each for each in operations() if each.has_choice or not choices_only]
+        began = time.perf_counter()
+        for each in wanted:  # as a first picture does
+            each.run()
+        finding = time.perf_counter() - began
+        found = []
+        for each in wanted:
+            found.append(compare(each, figures))
+            print(f"{found[-1]['operation']}: {found[-1]['ratio']:.2f}", file=sys.stderr)
+        conditions = speeds.conditions()
+    fields = {
+        "machine": facts,
+        "conditions": conditions,
+        "finding": finding,
+        "operations": found,
+    }
+    name = f"speeds-{conditions['instructions'].lower()}-{machine.slug(facts)}"
+    print(text := markdown(fields), *map(str, machine.write(out, name, fields, text)), sep="\n")
+    raise typer.Exit(int(any(row["slower"] for row in found)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
