@@ -39,3 +39,8 @@ def test_paging_out_loses_nothing(tmp_path):
         tensor[5] = before[5] = 77  # private from here on
         page_out(tensor.data_ptr() + 1, tensor.nbytes - 1)
         assert torch.equal(tensor, before)
+
+
+def test_interruptions_are_counted():
+    assert machine.interruptions() >= 0
+    assert machine.interruptions() <= machine.interruptions()

@@ -117,6 +117,15 @@ def dtype(name: "str | torch.dtype") -> "torch.dtype":
     return getattr(torch, plain)
 
 
+def interruptions() -> int:
+    """How often the system has taken a processor from this process; 0 where it does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 def page_out(address: int, size: int) -> None:
     """Say that memory is not needed for now: pages of files leave it, to be read again if touched.
 

@@ -22,7 +22,7 @@ FEW = (
 def figures(monkeypatch, tmp_path) -> speeds.Speeds:
     """Of a folder of their own, of a clock that ticks, and of operations however small."""
     ticks = iter(range(10**9))
-    found = speeds.Speeds(tmp_path, lambda: float(next(ticks)))
+    found = speeds.Speeds(tmp_path, lambda: 1e-4 * next(ticks), lambda: 0)
     monkeypatch.setattr(speeds, "here", lambda: found)
     for module in (speeds, measured, linear, attention):
         monkeypatch.setattr(module, "LEAST", 1)

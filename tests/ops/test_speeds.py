@@ -29,6 +29,10 @@ class Clock:
         return run
 
 
+def figures(clock: Clock, folder: Path | None = None) -> Speeds:
+    return Speeds(folder, clock, lambda: 0)
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -44,7 +48,7 @@ def test_the_plain_row_wins_unless_another_is_faster_beyond_the_margin(seconds, 
     for shape in ((64, 32, 32), (77, 768), (1, 1, 1, 1)):
         for scale in (1e-4, 1.0):
             clock = Clock()
-            found = Speeds(clock=clock)
+            found = figures(clock)
             rows = {name: clock.row(scale * s) for name, s in seconds.items()}
             assert found.quickest("linear", shape, rows) == expected
             runs = clock.runs
@@ -65,15 +69,56 @@ def test_the_least_of_interleaved_rounds_counts() -> None:
         clock.now += 0.5e-3 if next(turn) % 3 == 0 else 9e-3
 
     rows = {"torch": clock.row(1e-3), "onednn": disturbed}
-    assert Speeds(clock=clock).quickest("linear", (1,), rows) == "onednn"
+    assert figures(clock).quickest("linear", (1,), rows) == "onednn"
 
 
 def test_slow_operations_are_measured_less_often() -> None:
     slow, quick = Clock(), Clock()
-    Speeds(clock=slow).quickest("linear", (1,), {"a": slow.row(1.0), "b": slow.row(1.0)})
-    Speeds(clock=quick).quickest("linear", (1,), {"a": quick.row(1e-4), "b": quick.row(1e-4)})
+    figures(slow).quickest("linear", (1,), {"a": slow.row(1.0), "b": slow.row(1.0)})
+    figures(quick).quickest("linear", (1,), {"a": quick.row(1e-4), "b": quick.row(1e-4)})
     assert slow.runs == 2 * (1 + 3)
     assert quick.runs == 2 * (1 + speeds.ROUNDS)
+
+
+def test_disturbed_runs_do_not_count(tmp_path) -> None:
+    """Every third run is interrupted, and takes ten times as long."""
+    clock, runs = Clock(), iter(range(1000))
+    interruptions = [0]
+
+    def row(seconds: float):
+        def run() -> None:
+            disturbed = next(runs) % 3 == 0
+            interruptions[0] += disturbed
+            clock.now += seconds * (10 if disturbed else 1)
+
+        return run
+
+    rows = {"torch": row(1e-3), "onednn": row(0.9e-3)}
+    found = Speeds(tmp_path, clock, lambda: interruptions[0])
+    assert found.quickest("linear", (1,), rows) == "onednn"
+    assert found.known() == {"linear 1": pytest.approx({"torch": 1e-3, "onednn": 0.9e-3})}
+
+
+@pytest.mark.parametrize(("seconds", "row"), [(0.8, "torch"), (0.5, "onednn")])
+def test_in_doubt_the_plain_row_and_again_next_time(tmp_path, seconds: float, row: str) -> None:
+    clock, count = Clock(), iter(range(10**6))
+    found = Speeds(tmp_path, clock, lambda: next(count))  # always interrupted
+    rows = {"torch": clock.row(1e-3), "onednn": clock.row(seconds * 1e-3)}
+    assert found.quickest("linear", (1,), rows) == row
+    assert clock.runs == 2 * (1 + 3 * speeds.ROUNDS)
+    assert found.quickest("linear", (1,), rows) == row
+    assert clock.runs == 2 * (1 + 3 * speeds.ROUNDS)  # not again in this process
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_measures_for_some_seconds_at_most() -> None:
+    clock = Clock()
+    found = figures(clock)
+    rows = {"torch": clock.row(1.0), "onednn": clock.row(0.5)}
+    chosen = [found.quickest("linear", (size,), rows) for size in range(1, 9)]
+    assert chosen == ["onednn"] * 2 + ["torch"] * 6  # six seconds each
+    found.forget()
+    assert found.quickest("linear", (9,), rows) == "onednn"
 
 
 def test_a_row_that_cannot_run_here_is_not_used() -> None:
@@ -83,14 +128,14 @@ def test_a_row_that_cannot_run_here_is_not_used() -> None:
         raise RuntimeError("could not create a primitive")
 
     rows = {"torch": clock.row(1.0), "onednn": fails}
-    assert Speeds(clock=clock).quickest("linear", (1,), rows) == "torch"
+    assert figures(clock).quickest("linear", (1,), rows) == "torch"
 
 
 def choose(folder: Path, seconds: float = 0.5) -> tuple[str, int]:
     """What is chosen beside a plain row of one second, and how often something ran."""
     clock = Clock()
     rows = {"torch": clock.row(1.0), "onednn": clock.row(seconds)}
-    return Speeds(folder, clock).quickest("linear", (64, 32), rows), clock.runs
+    return figures(clock, folder).quickest("linear", (64, 32), rows), clock.runs
 
 
 def test_figures_are_kept(tmp_path) -> None:
@@ -156,7 +201,7 @@ def test_a_change_of_the_machine_is_measured_again(tmp_path, monkeypatch) -> Non
 
 def test_another_number_of_threads_has_figures_of_its_own(monkeypatch) -> None:
     clock = Clock()
-    found = Speeds(clock=clock)
+    found = figures(clock)
     rows = {"torch": clock.row(1.0), "onednn": clock.row(0.5)}
     assert found.quickest("linear", (1,), rows) == "onednn"
     monkeypatch.setattr("torch.get_num_threads", lambda: 31)
@@ -171,7 +216,7 @@ def test_a_folder_that_cannot_be_written(tmp_path) -> None:
 
 def test_threads_measure_once() -> None:
     clock = Clock()
-    found, rows = Speeds(clock=clock), {"torch": clock.row(1.0), "onednn": clock.row(0.5)}
+    found, rows = figures(clock), {"torch": clock.row(1.0), "onednn": clock.row(0.5)}
     chosen: list[str] = []
     threads = [
         threading.Thread(target=lambda: chosen.append(found.quickest("linear", (1,), rows)))

@@ -5,6 +5,10 @@
 The first row is the plain one, which wins unless another is faster by ``MARGIN``. What was measured
 is kept in the user's cache, in one file for each processor, set of its instructions, number of
 threads and version of PyTorch; what is damaged there is measured again.
+
+Other programs disturb a measurement. A run during which the system took the processor away does not
+count; where too few are left, the plain row is used unless another is faster by ``DOUBT``, and the
+next process measures again.
 """
 
 import contextlib
@@ -27,8 +31,10 @@ from darkroom.atomic import atomic_write
 
 MARGIN = 1.07  # how many times as fast as the plain row another must be
 LEAST = 2**24  # multiplications below which an operation is not worth a measurement
-ROUNDS = 9  # of all rows in turn; the least time of each counts
-ENOUGH = 0.15  # seconds after which three rounds will do
+DOUBT = 1.5  # the same, of a disturbed measurement
+ROUNDS, CLEAN = 9, 3  # of all rows in turn; of them undisturbed; the least time of each counts
+ENOUGH = 0.1  # seconds after which CLEAN rounds will do
+BUDGET = 10.0  # seconds of measuring in a process; then what is not known goes the plain way
 REVISION = 1  # of the rows: raise it when one gets quicker or slower
 MOST = 2**20  # bytes of a file of figures
 
@@ -41,12 +47,17 @@ class Speeds:
     Args:
         folder: where to keep the figures; None = nowhere.
         clock: seconds; tests bring their own.
+        interruptions: how often the system has taken a processor from this process.
     """
 
     def __init__(
-        self, folder: Path | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        folder: Path | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        interruptions: Callable[[], int] = machine.interruptions,
     ) -> None:
-        self.folder, self.clock = folder, clock
+        self.folder, self.clock, self.interruptions = folder, clock, interruptions
+        self.spent = 0.0  # seconds of measuring
         self._lock = threading.RLock()  # a row may be made of other operations
         self._chosen: dict[tuple[int, str, tuple[int, ...]], str] = {}
         self._tables: dict[int, dict[str, Seconds]] = {}  # by number of threads
@@ -75,6 +86,7 @@ class Speeds:
     def forget(self) -> None:
         """Measure again what comes."""
         with self._lock:
+            self.spent = 0.0
             self._chosen.clear()
             self._tables = {torch.get_num_threads(): {}}
             file = self.file()
@@ -97,23 +109,38 @@ class Speeds:
         rows: Mapping[str, Callable[[], object]],
     ) -> str:
         table, name = self._table(threads), f"{operation} {'x'.join(map(str, shape))}"
-        if name not in table or list(table[name]) != list(rows):
-            table[name] = self._measured(rows)
+        if name in table and list(table[name]) == list(rows):
+            return winner(table[name])
+        if self.spent > BUDGET:
+            return next(iter(rows))
+        began = self.clock()
+        seconds, clean = self._measured(rows)
+        self.spent += self.clock() - began
+        if clean:
+            table[name] = seconds
             self._write(threads)
-        return winner(table[name])
+        return winner(seconds, MARGIN if clean else DOUBT)
 
-    def _measured(self, rows: Mapping[str, Callable[[], object]]) -> Seconds:
-        least, spent = dict.fromkeys(rows, math.inf), 0.0
+    def _measured(self, rows: Mapping[str, Callable[[], object]]) -> tuple[Seconds, bool]:
+        """The least seconds of each row, and whether enough runs were undisturbed."""
+        clean: dict[str, list[float]] = {name: [] for name in rows}
+        disturbed: dict[str, list[float]] = {name: [] for name in rows}
         usable = [(name, run) for name, run in rows.items() if _runs(run)]
-        for turn in range(ROUNDS):
+        spent = 0.0
+        for turn in range(3 * ROUNDS):
             for name, run in usable if turn % 2 else usable[::-1]:
-                began = self.clock()
+                before, began = self.interruptions(), self.clock()
                 run()
                 took = self.clock() - began
-                least[name], spent = min(least[name], took), spent + took
-            if turn > 1 and spent > ENOUGH:
+                (clean if self.interruptions() == before else disturbed)[name].append(took)
+                spent += took
+            least = min(len(clean[name]) for name, _ in usable)
+            long = spent > ENOUGH and (least >= CLEAN or (turn >= CLEAN and spent > 5 * ENOUGH))
+            if least >= ROUNDS or long:
                 break
-        return least
+        enough = all(len(clean[name]) >= 2 for name, _ in usable)
+        runs = {name: clean[name] if enough else clean[name] + disturbed[name] for name in rows}
+        return {name: min(found, default=math.inf) for name, found in runs.items()}, enough
 
     def _table(self, threads: int) -> dict[str, Seconds]:
         if threads not in self._tables:
@@ -180,11 +207,11 @@ def conditions(threads: int | None = None) -> dict[str, Any]:
     }
 
 
-def winner(seconds: Seconds) -> str:
-    """The quickest row; the plain one unless another is faster beyond ``MARGIN``."""
+def winner(seconds: Seconds, margin: float = MARGIN) -> str:
+    """The quickest row; the plain one unless another is faster beyond a margin."""
     plain, *_ = seconds
     best = min(seconds, key=lambda row: seconds[row])
-    return best if seconds[best] * MARGIN < seconds[plain] else plain
+    return best if seconds[best] * margin < seconds[plain] else plain
 
 
 def measurable(*tensors: Tensor | None) -> bool:
