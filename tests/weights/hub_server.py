@@ -19,6 +19,10 @@ class Hub:
     large: tuple[str, ...] = (".safetensors", ".bin", ".ckpt")  # kept in large-file storage
     cut: dict[str, int] = field(default_factory=dict)  # file -> close after this many bytes, once
     damage: dict[str, int] = field(default_factory=dict)  # file -> how often to send wrong bytes
+    etags: dict[str, str] = field(default_factory=dict)  # file -> what it is called instead
+    longer: dict[str, int] = field(default_factory=dict)  # file -> bytes that are sent beyond it
+    hashless: bool = False  # states no hash of any file
+    commit: str = COMMIT
     status: int = 200
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
@@ -35,17 +39,19 @@ class Hub:
             if name.endswith(self.large):
                 sha256 = hashlib.sha256(data).hexdigest()
                 entry["lfs"] = {"sha256": sha256, "size": len(data), "pointerSize": 130}
+            if self.hashless:
+                entry = {"rfilename": name, "size": len(data)}
             siblings.append(entry)
         return {
             "id": "owner/name",
-            "sha": COMMIT,
+            "sha": self.commit,
             "siblings": siblings,
             "tags": [],
             "private": False,
         }
 
     def etag(self, name: str) -> str:
-        return hashlib.sha256(self.files[name]).hexdigest()
+        return self.etags.get(name) or hashlib.sha256(self.files[name]).hexdigest()
 
 
 @contextmanager
@@ -90,6 +96,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if body and hub.damage.get(name):
                 hub.damage[name] -= 1
                 data = bytes([data[0] ^ 1]) + data[1:]
+            data += bytes(hub.longer.get(name, 0))
             start = 0
             if wanted := self.headers.get("Range"):
                 start = int(wanted.removeprefix("bytes=").partition("-")[0])
@@ -113,7 +120,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub

@@ -5,6 +5,7 @@ and only when what it needs is not on this machine yet. All files of a download 
 resolved commit. ``HF_HOME``, ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` mean what they mean elsewhere.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from darkroom.weights.shelves import Shelved, one_called, open_shelves
 from darkroom.weights.shelves.kinds import kind_of
 from darkroom.weights.shelves.walk import ADAPTERS
 
+log = logging.getLogger(__name__)
 ASSETS = Path(__file__).parent.parent / "assets"
 REMOTE = re.compile(
     r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./ ()+-]+))?"
@@ -223,6 +225,8 @@ def _download(remote: Remote, variant: str | None) -> Path:
     from darkroom.weights import pull
 
     plan = pull.plan(remote, variant)
+    if plan.unstated:
+        log.warning("%s: the hub states no hash for %s: unchecked", remote, plan.unstated[0])
     for _ in pull.pull(plan):
         pass
     file = pull.local(plan, plan.files[0].path)

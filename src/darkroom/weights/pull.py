@@ -2,13 +2,16 @@
 
 Every file of a pull comes from one commit, into huggingface_hub's own cache, where other programs
 find it as well. An interrupted pull goes on where it stopped. Each file's hash is compared with the
-one that the hub states, and no code from a repository is ever fetched.
+one that the hub states, and no code from a repository is ever fetched. What a hub (or a mirror that
+HF_ENDPOINT names) answers is not trusted: names of files, the commit, sizes, and the ETag, by which
+the cache calls a file, are checked before anything is written.
 """
 
 import contextlib
 import hashlib
 import inspect
 import queue
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,13 +19,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from darkroom import foreign
-from darkroom.errors import CheckpointError, DarkroomError, ModelNotFoundError
+from darkroom.errors import CheckpointError, ModelNotFoundError
 from darkroom.names import did_you_mean
-from darkroom.weights.locate import SKIPPED, WEIGHTS, Remote, best_set
+from darkroom.weights.locate import SKIPPED, WEIGHTS, Remote, best_set, cache_root
 from darkroom.weights.registry import CHUNK, Registered, Stamp, register
 
 DESCRIPTIONS = (".json", ".txt", ".model")  # configs and vocabularies: small, all taken
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # how weights of a part are called
+COMMIT = re.compile("[0-9a-f]{40}")
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # of git, and SHA-256
 OPEN_CLIP = "open_clip_"  # how open_clip calls its weights
 
 
@@ -51,6 +56,11 @@ class Plan:
         return sum(file.size for file in self.files)
 
     @property
+    def unstated(self) -> tuple[str, ...]:
+        """Files of which the hub states no hash: what arrives cannot be checked."""
+        return tuple(file.path for file in self.files if not (file.sha256 or file.blob))
+
+    @property
     def source(self) -> str:
         """hf:owner/name@commit."""
         return f"hf:{self.repo}@{self.commit}"
@@ -76,17 +86,15 @@ def plan(remote: Remote, variant: str | None = None) -> Plan:
     from huggingface_hub import HfApi
 
     repo = remote.repository
-    with _one_line(repo):
+    with foreign.understood(f"hf:{repo}: the hub's answer", CheckpointError), _one_line(repo):
         info = HfApi().model_info(repo, revision=remote.revision, files_metadata=True)
-    there = {
-        s.rfilename: RemoteFile(
-            s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id
-        )
-        for s in info.siblings or ()
-        if _is_plain(s.rfilename)
-    }
-    if not info.sha:
-        raise DarkroomError(f"hf:{repo}: the hub names no commit; try again later")
+        there = {
+            s.rfilename: _described(repo, s)
+            for s in info.siblings or ()
+            if not _hidden(s.rfilename)
+        }
+        if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
+            raise CheckpointError(f"hf:{repo}: the hub names no commit, but {info.sha!r:.60}")
     weights = [name for name in there if name.endswith(WEIGHTS)]
     if remote.file is None:
         chosen = choose(there, variant)
@@ -132,12 +140,14 @@ def pull(plan: Plan) -> Iterator[Pulled]:
         CheckpointError: a file is not what the hub says, after a second try.
         DarkroomError: the hub cannot be reached or the disk is full.
     """
-    done = 0
+    done, checked = 0, dict[Path, tuple[int, int]]()
     for file in plan.files:
         for attempt in range(2):
             for fetched in _fetch(plan, file, again=attempt > 0):
                 yield Pulled(file.path, done + min(fetched, file.size))
-            if _matches(local(plan, file.path), file):
+            place = local(plan, file.path)
+            if _matches(place, file):
+                checked[place] = _stamp(place)
                 break
         else:
             raise CheckpointError(
@@ -146,6 +156,14 @@ def pull(plan: Plan) -> Iterator[Pulled]:
             )
         done += file.size
         yield Pulled(file.path, done)
+    for place, stamp in checked.items():
+        if _stamp(place) != stamp:
+            raise CheckpointError(f"{place}: has changed since it was checked; pull it again")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def record(plan: Plan, name: str) -> Registered:
@@ -172,7 +190,12 @@ def local(plan: Plan, file: str) -> Path:
     found = try_to_load_from_cache(plan.repo, file, revision=plan.commit)
     if not isinstance(found, str):
         raise ModelNotFoundError(f"{plan.source}: {file} is not in the cache; pull it again")
-    return Path(found)
+    path = Path(found)
+    if not path.resolve().is_relative_to(cache_root().parent.resolve()):
+        raise CheckpointError(
+            f"{plan.source}: {file} lies outside of the cache, at {path.resolve()}"
+        )
+    return path
 
 
 def _fetch(plan: Plan, file: RemoteFile, again: bool) -> Iterator[int]:
@@ -181,16 +204,26 @@ def _fetch(plan: Plan, file: RemoteFile, again: bool) -> Iterator[int]:
     from huggingface_hub.utils import tqdm
 
     counts: queue.Queue[int | BaseException | None] = queue.Queue()
+    arrived = 0
     stopped = threading.Event()
 
     class Counter(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            counts.put(int(kwargs.get("initial") or 0))
+            nonlocal arrived
+            arrived = int(kwargs.get("initial") or 0)
+            counts.put(arrived)
             super().__init__(*args, **(kwargs | {"disable": True}))
 
         def update(self, n: float | None = 1) -> bool | None:
             if stopped.is_set():
                 raise InterruptedError("stopped")
+            nonlocal arrived
+            arrived += int(n or 0)
+            if file.size and arrived > file.size:
+                raise CheckpointError(
+                    f"{plan.source}: {file.path} is longer than the {file.size:,} bytes that the "
+                    "hub states; do not use it"
+                )
             counts.put(int(n or 0))
             return None
 
@@ -198,9 +231,10 @@ def _fetch(plan: Plan, file: RemoteFile, again: bool) -> Iterator[int]:
         known = inspect.signature(hf_hub_download).parameters
         extra: dict[str, Any] = {"tqdm_class": Counter} if "tqdm_class" in known else {}
         try:
-            hf_hub_download(
-                plan.repo, file.path, revision=plan.commit, force_download=again, **extra
-            )
+            with _etag_checked(plan, file):
+                hf_hub_download(
+                    plan.repo, file.path, revision=plan.commit, force_download=again, **extra
+                )
             counts.put(None)
         except BaseException as error:
             counts.put(error)
@@ -217,6 +251,35 @@ def _fetch(plan: Plan, file: RemoteFile, again: bool) -> Iterator[int]:
             yield done
     finally:
         stopped.set()
+
+
+@contextlib.contextmanager
+def _etag_checked(plan: Plan, file: RemoteFile) -> Iterator[None]:
+    """Refuse an ETag that is not the planned hash, before the cache makes a path of it."""
+    from huggingface_hub import file_download
+
+    ask = file_download.get_hf_file_metadata
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        found = ask(*args, **kwargs)
+        etag, commit = found.etag, found.commit_hash
+        said = etag == file.sha256 if file.sha256 else HASH.fullmatch(etag or "") is not None
+        if etag is not None and not said:
+            raise CheckpointError(
+                f"{plan.source}: the hub calls {file.path} {etag!r:.80}, which is not the hash "
+                "that it stated; nothing was written, do not use this mirror"
+            )
+        if commit is not None and commit != plan.commit:
+            raise CheckpointError(
+                f"{plan.source}: the hub answers with another commit, {commit!r:.60}"
+            )
+        return found
+
+    file_download.get_hf_file_metadata = checked
+    try:
+        yield
+    finally:
+        file_download.get_hf_file_metadata = ask
 
 
 def _matches(path: Path, file: RemoteFile) -> bool:
@@ -241,9 +304,29 @@ def _digest(path: Path, digest: Any) -> str:
     return digest.hexdigest()
 
 
-def _is_plain(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and all(p[0] != "." for p in parts)
+def _described(repo: str, sibling: Any) -> RemoteFile:
+    """A file as the hub describes it.
+
+    Raises:
+        CheckpointError: its name could lead out of the cache, or its size or hash is none.
+    """
+    name, size, blob = sibling.rfilename, sibling.size or 0, sibling.blob_id
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    plain = name.isprintable() and len(name) <= 400 and not set(name) & set('\\:*?"<>|')
+    if not plain or name.startswith("/") or ".." in PurePosixPath(name).parts:
+        raise CheckpointError(f"hf:{repo}: has a file of the name {name!r:.80}; do not use it")
+    if type(size) is not int or not 0 <= size < 1 << 50:
+        raise CheckpointError(f"hf:{repo}: states a size of {size!r:.40} for {name}")
+    for hashed in (sha256, blob):
+        if hashed is not None and not (isinstance(hashed, str) and HASH.fullmatch(hashed)):
+            raise CheckpointError(f"hf:{repo}: states a hash of {hashed!r:.60} for {name}")
+    return RemoteFile(name, size, sha256, blob)
+
+
+def _hidden(name: str) -> bool:
+    """Whether it is no part of a model. ``..`` begins with a dot, too, but is no name at all."""
+    parts = PurePosixPath(name).parts
+    return any(part[0] == "." for part in parts) and ".." not in parts
 
 
 @contextlib.contextmanager

@@ -181,6 +181,9 @@ def pull(
     name = check_name(name or stem)
     plan = hub.plan(remote, variant)
     say(f"{plan.source}: {len(plan.files)} files, {bytes_text(plan.size)}")
+    if plan.unstated:
+        some = f"{plan.unstated[0]}{', ...' if len(plan.unstated) > 1 else ''}"
+        say(f"note: the hub states no hash for {some}: what arrives cannot be checked", "yellow")
     with Progress("pulling", plan.size, "bytes") as bar:
         for progress in hub.pull(plan):
             bar.advance(progress.done - bar.done, progress.file)
