@@ -57,12 +57,13 @@ __all__ = [
 ]
 
 
-def peek(source: ImageLike) -> Image.Image:
+def peek(source: ImageLike, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The picture with its size and metadata; pixels are not decoded yet.
 
     Args:
         source: a picture of PIL or of our own, a file by its path, its bytes or opened, an array
             or a tensor: see ``arrays``.
+        formats: what a file may be.
 
     Raises:
         ImageError: for a file that is missing, no PNG, JPEG or WebP, or above 50 million pixels;
@@ -73,7 +74,7 @@ def peek(source: ImageLike) -> Image.Image:
     if isinstance(source, str | os.PathLike | bytes):
         if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
             raise ImageError(f"{_printable(source)}: is a web address; download the picture first")
-        return undecoded(source)
+        return undecoded(source, formats)
     return _made(source)
 
 

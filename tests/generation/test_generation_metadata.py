@@ -23,6 +23,7 @@ from darkroom.generation.metadata import (
     SourceImage,
     UsedAnnotator,
     UsedControl,
+    UsedNoise,
     infotext,
     read_params,
 )
@@ -148,7 +149,8 @@ def test_a_text_of_the_web_ui_is_read() -> None:
         guidance=7.0,
         model="sd, v1",
         image=SourceImage(sha256="", strength=0.7),
-        origin=Origin(program="A1111", missing=("RNG: GPU",)),
+        noise=UsedNoise(source="cuda"),
+        origin=Origin(program="A1111"),
     )
 
 
@@ -220,7 +222,7 @@ def test_controls_of_older_extensions_are_read() -> None:
         found = infotext.read(f"a\nSteps: 20, Sampler: LMS, Seed: 1, {text}")
         assert found.controls == wanted
         assert found.origin is not None
-        assert found.origin.missing == ("RNG: GPU",)
+        assert not found.origin.missing
 
 
 @settings(max_examples=300, deadline=None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError, ModelMismatchError
+from darkroom.generation import seed_noise
 from darkroom.generation.adapters import embedding, hypernetwork, lora
 from darkroom.generation.control import depth as depths
 from darkroom.generation.control import feature as controlling
@@ -165,6 +166,7 @@ def arguments_of(
     features += hypernetwork.again(params, exact=exact)
     features += embedding.again(params, exact=exact)
     features += sizes.again(params)
+    features += seed_noise.again(params)
     features += refining.again(params, refiner, exact=exact)
     features += inpainting.again(params, edited, mask, exact=exact)
     features += depths.again(params, photo, depth, exact=exact)

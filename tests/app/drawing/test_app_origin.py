@@ -50,14 +50,15 @@ def test_an_unknown_sampler_is_said_by_the_user(darkroom, model_folder):
 def test_one_note_lists_what_is_not_reproduced(darkroom, model_folder):
     more = (
         ", Hires upscale: 2, Hires upscaler: Latent, Denoising strength: 0.6, Variation seed: 5, "
-        "ENSD: 31337, Tiling: True, Face restoration: GFPGAN"
+        "Variation seed strength: 0.3, ENSD: 31337, Tiling: True, Face restoration: GFPGAN"
     )
     name = a1111("a.png", "Euler a", more=more, negative="dog")
     ended = darkroom("generate", "--from", name, "--model", model_folder, "--count", "2", "--json")
     assert ended.code == 0, ended.err
     note = (
-        "drawn by A1111; not reproduced: Hires upscale: 2, Hires upscaler: Latent, Denoising "
-        "strength: 0.6, Variation seed: 5, ENSD: 31337, Tiling, Face restoration: GFPGAN, RNG: GPU"
+        "drawn by A1111; drawn again with the noise of an NVIDIA GPU (RNG: GPU), Variation seed: 5 "
+        "at 0.3, ENSD: 31337; not reproduced: Hires upscale: 2, Hires upscaler: Latent, Denoising "
+        "strength: 0.6, Tiling, Face restoration: GFPGAN"
     )
     assert ended.err.count("not reproduced") == 1
     assert f"--from: {note}" in ended.err.replace("\n", " ")
@@ -68,7 +69,7 @@ def test_one_note_lists_what_is_not_reproduced(darkroom, model_folder):
 
 
 def test_a_picture_of_a1111_is_drawn_as_flags_would_draw_it(darkroom, model_folder):
-    name = a1111("a.png", "DPM++ 2M Karras", scale="5")
+    name = a1111("a.png", "DPM++ 2M Karras", scale="5", more=", RNG: CPU")
     darkroom("generate", "--from", name, "--model", model_folder, "--out", "a/b.png")
     darkroom(
         *("generate", "a cat", "--model", model_folder, "--steps", "2", "--sampler", "dpmpp_2m"),
@@ -119,10 +120,10 @@ def test_a_plain_graph_of_comfyui_is_drawn(darkroom, model_folder):
 
 
 def test_inspect_says_whose_picture_it_is(darkroom):
-    ended = darkroom("inspect", a1111("a.png", "DPM fast", more=", ENSD: 3"))
+    ended = darkroom("inspect", a1111("a.png", "DPM fast", more=", NGMS: 3"))
     lines = dict(line.split("\t") for line in ended.out.splitlines() if "\t" in line)
     assert lines["drawn by"] == "A1111"
-    assert lines["not reproduced"] == "ENSD: 3, RNG: GPU"
+    assert lines["not reproduced"] == "NGMS: 3"
     assert lines["to be decided"] == "its sampler 'DPM fast' is none of Darkroom's"
     ended = darkroom("inspect", picture("b.png", workflow={"nodes": [{"type": "KSampler"}]}))
     assert ended.code == 0

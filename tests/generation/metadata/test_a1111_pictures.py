@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata import Params, infotext, read_params
+from darkroom.generation.metadata import Params, UsedNoise, infotext, read_params
 from darkroom.generation.metadata.methods import SPACINGS, of_a1111
 from darkroom.generation.metadata.pairs import pairs
 from darkroom.names import SAMPLER_NAMES, SPACING_NAMES
@@ -131,12 +131,34 @@ def test_a_hires_pass_is_no_image_to_image() -> None:
 
 def test_everything_unknown_is_listed_once() -> None:
     changes = (
-        "Variation seed: 5, Variation seed strength: 0.3, Seed resize from: 512x512, ENSD: 31337, "
+        "Seed resize from: 512x512, Variation seed: x, RNG: XPU, "
         "Face restoration: CodeFormer, VAE: mse, Token merging ratio: 0.5, Emphasis: No norm, "
         "Schedule max sigma: 10, NGMS: 4, Some new thing: 3"
     )
-    params = infotext.read(f"a\n{MAIN}, {changes}, Tiling: True, RNG: GPU, Version: v1.10.1")
-    assert missing(params) == (*changes.split(", "), "Tiling", "RNG: GPU")
+    params = infotext.read(f"a\n{MAIN}, {changes}, Tiling: True, Version: v1.10.1")
+    assert missing(params) == (*changes.split(", "), "Tiling")
+
+
+@pytest.mark.parametrize(
+    ("said", "noise"),
+    [
+        ("RNG: CPU", None),
+        ("RNG: CPU, ENSD: 0, Variation seed: 3, Variation seed strength: 0", None),
+        ("Version: v1.10.1", UsedNoise(source="cuda")),
+        ("RNG: GPU", UsedNoise(source="cuda")),
+        ("RNG: NV, ENSD: 31337", UsedNoise(source="cuda", later=31337)),
+        ("RNG: CPU, Variation seed: 5, Variation seed strength: 0.3",
+         UsedNoise(variation=5, strength=0.3)),
+    ],
+)  # fmt: skip
+def test_the_noise_is_drawn_as_it_was(said, noise) -> None:
+    params = infotext.read(f"a\n{MAIN}, {said}")
+    assert params.noise == noise
+    assert not missing(params)
+    ours = infotext.write(Params(prompt="a", steps=3, noise=noise, sampler="euler", darkroom="1"))
+    assert infotext.read(ours).noise == noise
+    sde = infotext.read(f"a\n{MAIN.replace('Euler', 'DPM++ 2M SDE')}, {said}")
+    assert missing(sde) == ("the Brownian noise of its sampler",)
 
 
 def test_what_does_nothing_is_not_listed() -> None:
@@ -253,8 +275,8 @@ def test_lines_after_the_line_of_parameters() -> None:
     after = "Template: a {red|blue}, big: cat\nNegative Template: b, Seed: 9, x: 1"
     params = infotext.read(f"a cat\n{MAIN}, RNG: CPU\n{after}")
     assert (params.prompt, params.seeds, missing(params)) == ("a cat", (1,), ())
-    params = infotext.read(f"a cat\n{MAIN}, RNG: CPU\nENSD: 3\nWhat: ever")
-    assert missing(params) == ("ENSD: 3", "What: ever")
+    params = infotext.read(f"a cat\n{MAIN}, RNG: CPU\nNGMS: 3\nWhat: ever")
+    assert missing(params) == ("NGMS: 3", "What: ever")
 
 
 def test_values_with_lines_commas_quotes_and_json() -> None:

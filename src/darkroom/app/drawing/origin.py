@@ -66,11 +66,20 @@ def check_remote(named: Iterable[tuple[str, str, str]]) -> None:
 
 
 def not_reproduced(redrawn: "Params | None") -> str:
-    """One line on what another program did that is not done again; "" = nothing."""
+    """One line on what another program did that is not done again, or is a guess; "" = nothing."""
     origin = redrawn.origin if redrawn else None
-    if origin is None or not origin.missing:
+    if redrawn is None or origin is None:
         return ""
-    return f"drawn by {origin.program}; not reproduced: {', '.join(origin.missing)}"
+    again, used = [], redrawn.noise
+    if used and used.source == "cuda":
+        again.append("the noise of an NVIDIA GPU (RNG: GPU)")
+    if used and used.variation is not None:
+        again.append(f"Variation seed: {used.variation} at {used.strength:g}")
+    if used and used.later:
+        again.append(f"ENSD: {used.later}")
+    parts = [f"drawn again with {', '.join(again)}"] if again else []
+    parts += [f"not reproduced: {', '.join(origin.missing)}"] if origin.missing else []
+    return "; ".join((f"drawn by {origin.program}", *parts)) if parts else ""
 
 
 def _is_said(request: "Request", name: str) -> bool:

@@ -17,7 +17,7 @@ from darkroom.generation.metadata import exif, infotext
 from darkroom.generation.metadata.chunks import OURS, THEIRS, described, mapping, texts_of
 from darkroom.generation.metadata.params import Params
 from darkroom.generation.metadata.programs import comfyui, fooocus, invokeai, novelai
-from darkroom.images import DESCRIBED, ImageLike, undecoded
+from darkroom.images import DESCRIBED, ImageLike, peek
 
 LIMIT = 60_000  # bytes of metadata: an EXIF block must be below 64 kB, and Pillow distrusts more
 _SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -71,8 +71,7 @@ def read_params(picture: ImageLike) -> Params:
         ImageError: if the file is no picture.
         ConfigError: if the picture carries no parameters, or such as cannot be read.
     """
-    given = isinstance(picture, Image.Image)
-    opened = picture if given else undecoded(picture, DESCRIBED)
+    opened = peek(picture, DESCRIBED)
     texts = texts_of(opened)
     for read in READERS:
         if found := read(texts):

@@ -19,6 +19,7 @@ from darkroom.generation.metadata.params import (
     Params,
     SourceImage,
     UsedInpaint,
+    UsedNoise,
     UsedRefiner,
 )
 from darkroom.sampling.table import TABLE
@@ -82,7 +83,7 @@ def write(params: Params) -> str:
         "TI hashes": ", ".join(f"{e.name}: {e.sha256[:12]}" for e in params.embeddings if e.sha256)
         or None,
         **{f"ControlNet {i}": unit(used) for i, used in enumerate(params.controls)},
-        "RNG": "CPU",
+        **_noise(params.noise),
         "Batch size": len(params.seeds) if len(params.seeds) > 1 else None,
         "Batch pos": params.index if len(params.seeds) > 1 else None,
         "Version": f"darkroom {params.darkroom}",
@@ -147,7 +148,7 @@ class _Reading:
         options = dict(method.options)
         self._eta(method.sampler, options)
         rescale = number(self._taken("cfg rescale")) or 0.0
-        refiner = self._refiner()
+        refiner, noise = self._refiner(), self._noise()
         return Params(
             prompt=prompt + self._tags(),
             negative=negative,
@@ -165,12 +166,13 @@ class _Reading:
             inpaint=inpaint,
             controls=tuple(control for control in found.values() if control),
             refiner=refiner,
+            noise=noise,
             model=fields.get("model", ""),
             origin=None
             if ours and not method.questions
             else Origin(
                 program=program,
-                missing=() if ours else tuple(self._missing()),
+                missing=() if ours else tuple(self._missing(method.sampler)),
                 questions={**method.questions, **questions},
             ),
         )
@@ -197,6 +199,29 @@ class _Reading:
             return None
         return UsedRefiner(name=_MODEL_END.sub("", name), start=start)
 
+    def _noise(self) -> UsedNoise | None:
+        """Whose noise. A1111 draws it on the GPU unless it says otherwise, NVIDIA's most often."""
+        source = {"cpu": "cpu", "gpu": "cuda", "nv": "cuda"}.get(self._rng().lower())
+        variation = whole(self.fields.get("variation seed"))
+        strength = number(self.fields.get("variation seed strength"))
+        later = whole(self.fields.get("ensd"))
+        self.used.add("rng" if source else "")
+        if variation is not None and strength is not None and 0 <= strength <= 1:
+            self.used |= {"variation seed", "variation seed strength"}
+        else:
+            variation, strength = None, 0.0
+        self.used.add("ensd" if later is not None else "")
+        used = UsedNoise(
+            source=source or "cpu",
+            variation=variation if strength else None,
+            strength=strength,
+            later=later or 0,
+        )
+        return None if used == UsedNoise() else used
+
+    def _rng(self) -> str:
+        return self.fields.get("rng") or "GPU"
+
     def _eta(self, sampler: str, options: dict[str, Any]) -> None:
         """What the samplers of both take."""
         keys = ("eta ddim", "eta") if sampler == "ddim" else ("eta",)
@@ -205,7 +230,7 @@ class _Reading:
             options["eta"] = found[0]
             self.used |= {"eta", "eta ddim"}
 
-    def _missing(self) -> Iterator[str]:
+    def _missing(self, sampler: str) -> Iterator[str]:
         """What is left: said as the text says it, many settings of one kind in one word."""
         left = [key for key in self.fields if key not in self.used and not self._is_idle(key)]
         kinds: dict[str, int] = {}
@@ -224,8 +249,8 @@ class _Reading:
             elif kind not in told:
                 told.add(kind)
                 yield f"{shown(re.split('[ _]', self.named[key])[0], 40)} ({kinds[kind]} settings)"
-        if "rng" not in self.fields:
-            yield "RNG: GPU"  # what it draws noise with unless it says otherwise
+        if sampler.endswith("_sde"):
+            yield "the Brownian noise of its sampler"
 
     def _resources(self) -> list[str] | None:
         """What Civitai's generator loads by number, beside the checkpoint; None = not readable."""
@@ -294,6 +319,17 @@ def _prompts(head: str) -> tuple[str, str | None]:
             current, line = negative, line.removeprefix(_NEGATIVE).strip()
         current.append(line)
     return "\n".join(prompt), "\n".join(negative) or None
+
+
+def _noise(used: UsedNoise | None) -> dict[str, Any]:
+    used = used or UsedNoise()
+    varied = used.variation is not None and used.strength > 0
+    return {
+        "RNG": "NV" if used.source == "cuda" else "CPU",
+        "Variation seed": used.variation if varied else None,
+        "Variation seed strength": plain(used.strength) if varied else None,
+        "ENSD": used.later or None,
+    }
 
 
 def _kind(key: str) -> str:

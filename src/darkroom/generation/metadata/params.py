@@ -122,6 +122,16 @@ class UsedRefiner:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsedNoise:
+    """Whose noise, where it was another than a seed's own; see generation.seed_noise."""
+
+    source: str = "cpu"  # torch's generator there, or on "cuda"
+    variation: int | None = None  # the seed of a second noise
+    strength: float = 0.0  # how much of that
+    later: int = 0  # added to the seed for the noise of later steps
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedSizes:
     """What XL was told of sizes: (height, width), (top, left); see generation.xl.sizes."""
 
@@ -177,6 +187,7 @@ class Params:
     styles: tuple[str, ...] = ()  # whose words are in the prompts
     refiner: UsedRefiner | None = None
     sizes: UsedSizes | None = None
+    noise: UsedNoise | None = None  # None = torch's on the CPU, of the seed alone
     extras: Mapping[str, Any] = field(default_factory=dict)  # of other features, by their name
     model: str = ""
     family: str = ""

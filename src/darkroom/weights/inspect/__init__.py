@@ -296,9 +296,9 @@ def _text(value: str) -> str:
 
 
 def _picture(path: Path) -> FileReport:
-    from darkroom.images import DESCRIBED, undecoded
+    from darkroom.images import DESCRIBED, peek
 
-    picture = undecoded(path, DESCRIBED)
+    picture = peek(path, DESCRIBED)
     details: dict[str, Any] = {"width": picture.width, "height": picture.height}
     details["text"] = tuple(sorted(printable(str(key)) for key in picture.info))
     notes = ()
