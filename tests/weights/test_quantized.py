@@ -75,6 +75,15 @@ def test_blocks(tmp_path):
         read_tensors(file_of(tmp_path, tensors))
 
 
+@pytest.mark.parametrize("name", ["emb_params", "<cat>"])
+def test_an_embedding(tmp_path, name):
+    from darkroom.weights.adapters.embeddings import open_embedding
+
+    path = file_of(tmp_path, {name: torch.ones(2, 768, dtype=torch.int8)})
+    with pytest.raises(CheckpointError, match="vectors in int8, quantised"):
+        open_embedding(path)
+
+
 def test_a_folder_that_says_so(tmp_path):
     config = {
         "architectures": ["CLIPModel"],

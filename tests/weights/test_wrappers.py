@@ -36,13 +36,15 @@ def test_what_stays():
     for names in (
         ["model.22.cv2.weight", "model.0.conv.weight"],  # YOLO, ESRGAN: a list of layers
         ["model.diffusion_model.out.2.weight"],
-        ["module.a", "a"],  # not all of them
-        ["module.a", "other.b"],
+        ["module.a", "a"],  # two would become one
         ["module"],
+        ["net.a", "other.b"],  # not all of them
     ):
         assert unwrapped(names) == {name: name for name in names}
     inside = unwrapped(["unet._orig_mod.down.weight", "vae._fsdp_wrapped_module.up.weight"])
     assert list(inside) == ["unet.down.weight", "vae.up.weight"]
+    one = unwrapped(["module.model.diffusion_model.a", "first_stage_model.module.b"])
+    assert list(one) == ["model.diffusion_model.a", "first_stage_model.b"]
     averaged = unwrapped(["n_averaged", "module.a.weight", "module.b.weight"])
     assert list(averaged) == ["n_averaged", "a.weight", "b.weight"]
 

@@ -153,7 +153,7 @@ class Target:
         """Say which keys of a file touch no part of what is built from it.
 
         Raises:
-            LayoutError: there are some, and ``strict`` forbids them.
+            CheckpointError: there are some, and ``strict`` forbids them.
         """
         if not keys:
             return
@@ -161,7 +161,7 @@ class Target:
         verb, be = ("key touches", "is") if len(keys) == 1 else ("keys touch", "are")
         what = f"{len(keys)} {verb} no part of the model"
         if self.strict:
-            raise LayoutError(f"{where}: {what}: {few}; without strict they are left aside")
+            raise CheckpointError(f"{where}: {what}: {few}; without strict they are left aside")
         log.warning("%s: %s and %s left aside: %s", where.name, what, be, few)
 
 

@@ -76,7 +76,6 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
         return _not_a_checkpoint(path, header, target)
     own = _own(header.metadata, path)
     family = _with_own_sizes(family, own, path)
-    target.leave(layouts.foreign(names, family), path)
     notes: list[str] = []
     state = dict(averaged(tensors, target.ema, notes))
     try:
@@ -86,8 +85,9 @@ def load_single_file(path: Path, target: Target) -> LatentDiffusion | nn.Module:
     missing = [p.name for p in family.parts if not p.optional and p.name not in parts]
     if missing:
         raise CheckpointError(
-            f"{path}: a {family.name} file without {' and '.join(missing)}; use a full checkpoint"
+            f"{path}: a file of {family.name} without {' and '.join(missing)}; use a full one"
         )
+    target.leave(layouts.foreign(names, family), path)
     known = target.known or by_file(path.stem)
     said = Trained(path, family.name, state, header.metadata, own, known)
     sampling = said.sampling(parts["unet"][0], target.prediction)

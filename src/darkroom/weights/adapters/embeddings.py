@@ -20,6 +20,7 @@ from darkroom.weights.adapters.finding import (
     in_folders,
     sha256_of,
 )
+from darkroom.weights.readers.quantized import UNQUANTISED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +99,10 @@ def open_embedding(name: str | os.PathLike[str]) -> EmbeddingFile:
         raise CheckpointError(f"{path}: {error}; `darkroom inspect` says what it is") from None
     stem = path.parent.name if path.stem in IN_FOLDERS else path.stem
     words = tuple(dict.fromkeys(word for word in (token, stem, label) if word not in IN_FOLDERS))
+    for tensor in vectors:
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{path}: has vectors in {kind}, quantised; {UNQUANTISED}")
     vectors = tuple(tensor.float() for tensor in vectors)
     return EmbeddingFile(name=label, words=words, vectors=vectors, sha256=sha256_of(path))
 

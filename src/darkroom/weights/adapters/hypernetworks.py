@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import LayoutError, ModelMismatchError
 from darkroom.weights.adapters.finding import called, find, sha256_of
+from darkroom.weights.readers.quantized import UNQUANTISED
 
 if TYPE_CHECKING:
     from darkroom.adapters.hypernetwork import Hypernetwork
@@ -107,6 +108,9 @@ def read_hypernetwork(content: object, where: str) -> "Hypernetwork":
 def _pair(width: int, value: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, (tuple, list)) or not all(isinstance(v, Mapping) for v in value):
         raise LayoutError(f"width {width}: two dictionaries are expected")
+    for name, tensor in ((name, t) for part in value for name, t in part.items()):
+        if not getattr(tensor, "is_floating_point", bool)():
+            raise LayoutError(f"width {width}: {name} holds no plain numbers; {UNQUANTISED}")
     return tuple(value)
 
 

@@ -8,12 +8,12 @@ network as an attribute, so that every name begins with that attribute's, in any
 from collections.abc import Iterable
 
 # No network has a layer of such a name, so they go wherever they stand.
-ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+ANYWHERE = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 # These go where every name begins with the same one.
 IN_FRONT = frozenset(
     {
-        "autoencoder", "clip_model", "ema", "ema_model", "model", "model_state_dict", "module",
-        "net", "network", "online_model", "params", "params_ema", "pl_module", "sam", "sam_model",
+        "autoencoder", "clip_model", "ema", "ema_model", "model", "model_state_dict", "net",
+        "network", "online_model", "params", "params_ema", "pl_module", "sam", "sam_model",
         "state_dict", "student", "teacher", "vae",
     }
 )  # fmt: skip
@@ -41,8 +41,6 @@ def _is_wrapper(paths: list[list[str]]) -> bool:
     first = paths[0][0]
     if not all(len(path) > 1 and path[0] == first for path in paths):
         return False
-    if first == "module":
-        return True
     inner = {path[1] for path in paths}
     # a list of layers is a network's own: model.22.cv2 of YOLO, model.0.weight of ESRGAN
     return inner != {LDM} and not any(name.isdigit() for name in inner)
