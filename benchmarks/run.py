@@ -8,7 +8,8 @@ Contenders take turns, each in a process of its own, the order alternating; medi
 is as ``load`` opens it; "plain" is with ``accelerate=False``. diffusers is as its users run it, and
 once more with the C library told to keep freed memory, as Darkroom tells it. What is measured is
 written at once to results/<date>-<instructions>-<machine>.md and .json; a later run of that day
-replaces only the parts it measures.
+replaces only the parts it measures. On one thread CPU seconds count, which other programs on the
+machine disturb least.
 """
 
 import contextlib
@@ -125,7 +126,7 @@ class Bench:
                     elif file.exists():
                         results[name] = np.load(file)
                         file.unlink()
-        return summary(times), results
+        return summary(times, cpu_counts=self.threads == 1), results
 
     @contextlib.contextmanager
     def worker(self, name: str) -> Iterator[subprocess.Popen[str]]:
@@ -235,7 +236,8 @@ def markdown(fields: dict[str, Any]) -> str:
         "as `load` opens it. Ratio: diffusers' time over ours, above 1 is quicker; of it as users "
         "run it, and with the C library told to keep freed memory, as Darkroom tells it. PSNR: our "
         "result against diffusers' for the same input (999: the same bits). Import: CPU seconds on "
-        "top of `import torch`. Load: of the machine, before.",
+        "top of `import torch`. Load: of the machine, before. On one thread all seconds are of CPU "
+        "time.",
         "",
         "| | who | seconds | ratio | ratio, memory kept | ratio of CPU time | PSNR, dB | runs "
         "| load |",
@@ -306,7 +308,8 @@ def main(
     facts = machine.describe(threads)
     size = "tiny sizes" if tiny else "the size of Stable Diffusion 1.5, 512x512"
     instructions = torch.backends.cpu.get_cpu_capability()
-    name = f"{'tiny-' if tiny else ''}{instructions.lower()}-{machine.slug(facts)}"
+    name = f"{instructions.lower()}-{threads}-threads-{machine.slug(facts)}"
+    name = f"{'tiny-' if tiny else ''}{name}"
     facts["instructions"] = instructions
     with tempfile.TemporaryDirectory() as temporary:
         place = folder or Path(temporary)

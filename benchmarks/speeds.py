@@ -1,12 +1,13 @@
 """Is what is chosen ever slower than PyTorch's own row? Every shape of SD 1.5, by the real clock.
 
-OMP_NUM_THREADS=2 python benchmarks/speeds.py             two minutes
+OMP_NUM_THREADS=2 python benchmarks/speeds.py             two minutes, on a quiet machine
+OMP_NUM_THREADS=1 python benchmarks/speeds.py             by CPU time, which others disturb least
 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ... on AVX2
 
 The rows are measured anew as a user's first picture measures them, into a cache of their own; then
 each layer of the text tower, the U-Net and the VAE's decoder runs as it is opened by default and as
 PyTorch has it, in turn. Two runs of PyTorch's row beside each other say what noise is. Ends with 1
-if a shape is slower beyond it.
+if a shape takes another row than PyTorch's and is slower beyond it.
 """
 
 import sys
@@ -59,7 +60,7 @@ def calls(operation: Operation) -> dict[str, Callable[[], object]]:
 
 
 @torch.no_grad()
-def compare(operation: Operation, figures: Watched) -> dict[str, Any]:
+def compare(operation: Operation, figures: Watched, clock: Callable[[], float]) -> dict[str, Any]:
     """Least seconds of each; the choice is made before."""
     runs = calls(operation)
     figures.row = ""
@@ -73,10 +74,11 @@ def compare(operation: Operation, figures: Watched) -> dict[str, Any]:
         min(map(len, clean.values())) < ROUNDS or time.perf_counter() - began < LEAST_SECONDS
     ):
         for name in runs if turn % 2 else list(runs)[::-1]:
-            before, start = here.interruptions(), time.perf_counter()
+            before, start = figures.interruptions(), clock()
             runs[name]()
-            took = time.perf_counter() - start
-            (clean if here.interruptions() == before else disturbed)[name].append(took)
+            took = clock() - start
+            quiet = figures.interruptions() == before
+            (clean if quiet else disturbed)[name].append(took)
         turn += 1
     enough = min(map(len, clean.values())) >= 2
     least = {name: min(clean[name] if enough else clean[name] + disturbed[name]) for name in runs}
@@ -89,7 +91,7 @@ def compare(operation: Operation, figures: Watched) -> dict[str, Any]:
         **least,
         "ratio": min(least["plain"], least["again"]) / least["chosen"],
         "undisturbed": min(map(len, clean.values())),
-        "slower": least["chosen"] > NOISE * slowest_plain,
+        "slower": row not in ("", "torch") and least["chosen"] > NOISE * slowest_plain,
     }
 
 
@@ -103,8 +105,8 @@ def markdown(fields: dict[str, Any]) -> str:
         "",
         f"Instructions: {fields['conditions']['instructions']}, "
         f"{fields['conditions']['environment'] or 'as the processor has them'}. "
-        f"Least of {ROUNDS} rounds or more, in turn; those that other programs disturbed do not "
-        f"count where two others are left. Finding the rows took "
+        f"By {fields['clock']}. Least of {ROUNDS} rounds or more, in turn; those that other "
+        "programs disturbed do not count where two others are left. Finding the rows took "
         f"{fields['finding']:.1f} s in all, once. Ratio: the quicker of two runs of PyTorch's row "
         "over what is chosen. No row: too small to be measured, or PyTorch's is the only one.",
         "",
@@ -125,25 +127,29 @@ def main(choices_only: bool = True, out: Path = machine.RESULTS) -> None:
     keep_freed_memory()
     facts = machine.describe(torch.get_num_threads())
     with tempfile.TemporaryDirectory() as home:
-        figures = Watched(Path(home))
+        single = torch.get_num_threads() == 1
+        clock = time.process_time if single else time.perf_counter
+        figures = Watched(Path(home), clock, (lambda: 0) if single else here.interruptions)
         speeds.here = lambda: figures
         wanted = [each for each in operations() if each.has_choice or not choices_only]
-        began = time.perf_counter()
+        began = clock()
         for each in wanted:  # as a first picture does
             each.run()
-        finding = time.perf_counter() - began
+        finding = clock() - began
         found = []
         for each in wanted:
-            found.append(compare(each, figures))
+            found.append(compare(each, figures, clock))
             print(f"{found[-1]['operation']}: {found[-1]['ratio']:.2f}", file=sys.stderr)
         conditions = speeds.conditions()
     fields = {
         "machine": facts,
         "conditions": conditions,
         "finding": finding,
+        "clock": "CPU time" if single else "the clock on the wall",
         "operations": found,
     }
-    name = f"speeds-{conditions['instructions'].lower()}-{machine.slug(facts)}"
+    setting = f"{conditions['instructions'].lower()}-{facts['threads']}-threads"
+    name = f"speeds-{setting}-{machine.slug(facts)}"
     print(text := markdown(fields), *map(str, machine.write(out, name, fields, text)), sep="\n")
     raise typer.Exit(int(any(row["slower"] for row in found)))
 
