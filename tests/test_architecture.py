@@ -154,6 +154,7 @@ OPENERS = {  # the modules that do so, and what they open
     "machine": "what Linux says of the machine",
     "ops.speeds": "its own figures in the cache",
     "recipes.runs": "its own log",
+    "training.data.public.unpack": "what foreign opened",
     "vision.search.store": "its own index",
 }
 WRITING = re.compile(r"""["'](w|a|wb|ab|w\+b|r\+b)["']""")  # as a mode

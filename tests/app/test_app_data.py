@@ -1,10 +1,11 @@
-"""``data check``."""
+"""``data check`` and ``data fetch``."""
 
 import json
 from pathlib import Path
 
 from recipes.test_recipes import AUTOENCODER, write
 from training.data.data_sets import picture, shard
+from weights.hub_server import COMMIT, Hub, serving
 
 
 def test_data_check(darkroom):
@@ -73,3 +74,27 @@ def test_training_says_what_it_leaves_out(darkroom):
     ended = darkroom("train", path, "--out", "other")
     assert ended.code == 3
     assert "set: 3 of 4 pictures cannot be read, such as 0.png, 1.png, 2.png" in ended.error
+
+
+def test_public_sets_are_listed_with_their_licences(darkroom):
+    ended = darkroom("data", "fetch")
+    assert ended.code == 0
+    assert "mnist\t70,000 handwritten digits" in ended.out and "CC-BY-SA" in ended.out
+    sets = darkroom("data", "fetch", "--json").answer["sets"]
+    assert {"cifar10", "flowers", "noto-emoji", "camvid"} <= {one["name"] for one in sets}
+    ended = darkroom("data", "fetch", "minst")
+    assert (ended.code, "did you mean 'mnist'?" in ended.error) == (2, True)
+    ended = darkroom("data", "fetch", "flickr8k")
+    assert (ended.code, "for research only" in ended.error) == (2, True)
+
+
+def test_fetch_checks_what_it_brings(darkroom):
+    with serving(Hub({"train-images-idx3-ubyte.gz": b"something else"})) as hub:
+        mirror = f"{hub.url}/owner/name/resolve/{COMMIT}"
+        ended = darkroom("data", "fetch", "mnist", "--mirror", mirror)
+    assert ended.code == 3
+    assert "14 bytes, expected 9,912,422; what was fetched is deleted" in ended.error
+    assert "licence: CC-BY-SA-3.0" in ended.err
+    assert not Path("data/mnist").exists()
+    ended = darkroom("data", "fetch", "mnist", "--mirror", "nowhere")
+    assert (ended.code, "no such file" in ended.error) == (3, True)

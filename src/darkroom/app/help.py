@@ -44,7 +44,7 @@ class ShortCommand(TyperCommand):
         if ctx.meta.get(ALL):
             super().format_help(ctx, formatter)
             return
-        params = [param for param in self.params if not param.hidden]
+        params: list[Any] = [param for param in self.params if not getattr(param, "hidden", False)]
         names = MAIN.get(_verb(ctx), "").split()
         shown = [param for name in names for param in params if param.name == name] or params
         usage = ctx.command_path, *(_argument(p) for p in params if not _is_option(p)), "[OPTIONS]"

@@ -1,5 +1,6 @@
-"""``darkroom data``: look at a data set before anything is trained on it."""
+"""``darkroom data``: bring a data set, and look at it before anything is trained on it."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,12 @@ darkroom data check flickr8k
 
 darkroom data check "laion/{00000..00041}.tar" --size 256 --json
 """
+FETCH = """Examples:
+
+darkroom data fetch mnist
+
+darkroom data fetch noto-emoji --out data
+"""
 SHOWN = 5  # names of each problem
 
 
@@ -23,10 +30,17 @@ def add_to(app: typer.Typer) -> None:
 
     @group.callback(add_help_option=False)
     def options(asked: Annotated[bool, help_option()] = False) -> None:
-        """Look at data sets: what is in them, what is wrong with them."""
+        """Look at data sets, and bring public ones."""
 
     group.command("check", epilog=EXAMPLES + "\n" + EXIT_CODES)(check)
+    group.command("fetch", epilog=FETCH + "\n" + EXIT_CODES)(fetch)
     app.add_typer(group, name="data")
+
+
+def _complete_set(incomplete: str) -> list[str]:
+    from darkroom.training.data.public import SETS
+
+    return [one.name for one in SETS if one.name.startswith(incomplete)]
 
 
 def check(
@@ -83,6 +97,68 @@ def check(
     if troubled:
         listed = ", ".join(f"{count:,} {title}" for title, count in troubled.items())
         say(f"note: {listed}", "yellow")
+
+
+def fetch(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=_complete_set, help="A set; without one they are listed."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where to; recipes look into data.")
+    ] = Path("data"),
+    mirror: Annotated[
+        str,
+        typer.Option(
+            metavar="URL|DIR", help="Take the files from there, by their names; hashes are checked."
+        ),
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Bring a public data set from its address, check it and unpack it.
+
+    Run it again after an interruption: it goes on where it stopped.
+    """
+    from darkroom.training.data.public import SETS
+    from darkroom.training.data.public import fetch as public
+
+    answer: Answer = ctx.obj
+    if name is None:
+        answer.fields["sets"] = [
+            {"name": one.name, "title": one.title, "licence": one.licence, "how": one.how}
+            for one in SETS
+        ]
+        if not json:
+            table(("NAME", "WHAT", "LICENCE"), ((s.name, s.title, s.licence) for s in SETS))
+        return
+    one = public.public_set(name)
+    paths = [str(out / made) for made in one.made]
+    answer.fields |= {"name": name, "licence": one.licence, "paths": paths}
+    if public.is_here(one, out):
+        say(f"{', '.join(paths)}: here already; delete it to fetch it again")
+        return
+    say(f"{name}: {one.title}; licence: {one.licence}")
+    for source in one.sources:
+        if not source.sha256:
+            say(f"note: {source.name}: no hash is stated by its source; it is recorded", "yellow")
+    bar: Progress | None = None
+    try:
+        for step in public.fetch(one, out, mirror):
+            unit = "file" if step.what == "unpacking" else "bytes"
+            if bar is None or bar.title != step.what:
+                if bar:
+                    bar.__exit__(None, None, None)
+                bar = Progress(step.what, step.total or step.done, unit).__enter__()
+            bar.total = max(bar.total, step.done)
+            bar.advance(step.done - bar.done)
+    finally:
+        if bar:
+            bar.__exit__(None, None, None)
+    answer.fields["record"] = str(public.record_of(one, out))
+    say(f"fetched {', '.join(paths)}; look at it: darkroom data check {paths[0]}")
 
 
 def _facts(fields: dict[str, Any]) -> list[tuple[str, str]]:
