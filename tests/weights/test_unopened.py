@@ -1,6 +1,7 @@
 """Models that Darkroom does not open: every door names them and says what it opens instead."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 import darkroom as dr
 from darkroom.errors import CheckpointError, ModelMismatchError
-from darkroom.weights.inspect import inspect
+from darkroom.weights.inspect import inspect, unopened
 
 # kind, names as the published files have them
 FILES = [
@@ -75,6 +76,16 @@ FILES = [
     ("BLIP", ["visual_encoder.blocks.0.norm1.weight", "text_decoder.bert.embeddings.position_ids"]),
     ("IP-Adapter", ["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"]),
 ]  # fmt: skip
+
+
+def test_the_docs_list_them_all():
+    page = Path(__file__).parents[2] / "docs" / "files.md"
+    if not page.is_file():
+        pytest.skip("an installed package without its docs")
+    named = page.read_text("utf-8").partition("## What is named and refused")[2]
+    rows = [row.split("|")[2] for row in named.splitlines() if row.count("|") == 3][2:]
+    listed = [kind.strip() for row in rows for kind in row.split(",")]
+    assert sorted(listed) == sorted(unopened._INSTEAD)
 
 
 @pytest.mark.parametrize(("kind", "names"), FILES, ids=lambda value: str(value)[:24])
