@@ -302,3 +302,14 @@ def test_looking_needs_no_torch():
 
     code = "import sys, darkroom.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_jpeg_of_few_bytes_and_many_pixels(tmp_path):
+    """A file that is cut short decodes to grey: 49 million pixels of 1 kB."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(file, "JPEG", progressive=True)
+    data = bytearray(file.getvalue())
+    at = data.index(b"\xff\xc2") + 5
+    data[at : at + 4] = (7000).to_bytes(2, "big") * 2
+    with pytest.raises(ImageError, match=r"7000x7000 pixels in \d+ bytes"):
+        open_image(bytes(data))

@@ -116,12 +116,28 @@ def read_bytes(path: PathLike, error: Kind, most: int = MAX_TEXT) -> bytes:
     """
     with open_file(path, error) as file:
         try:
-            data = file.read(most + 1)
+            data = content(file, most)
         except OSError as problem:
             raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
         if len(data) > most:
             size = max(os.fstat(file.fileno()).st_size, len(data))
             raise error(f"{path}: is {size:,} bytes, more than the {most:,} that are read; shorten")
+    return data
+
+
+def content(file: BufferedReader, most: int) -> bytes:
+    """All of a file, but no more than one byte beyond ``most``.
+
+    ``read(n)`` takes n bytes of memory at once, so it is asked for what the file has.
+    """
+    data = b""
+    size = os.fstat(file.fileno()).st_size  # 0 of what a system makes up as it is read
+    while len(data) <= most:
+        wanted = min(max(size - len(data), 1 << 16) + 1, most + 1 - len(data))
+        piece = file.read(wanted)
+        data = data + piece if data else piece
+        if len(piece) < wanted:
+            break
     return data
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from darkroom import arrays, foreign
 from darkroom.arguments import shown
@@ -26,6 +26,7 @@ DESCRIBED = (*FORMATS, "AVIF")  # of which the metadata are read, too
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 << 20
 KINDS = "expected a path, the bytes of a file, a picture of PIL, an array or a tensor"
+STRIP = 256  # rows
 MAX_RATIO = 1000  # pixels to a byte of a JPEG: its least is a bit for each block of 8x8, 512
 
 
@@ -162,7 +163,10 @@ def undecoded(
     except Exception as error:  # Pillow's readers raise almost anything on damage
         raise _damaged(name, error) from error
     _check_size(name, picture.size)
-    if picture.format == "JPEG" and picture.width * picture.height > MAX_RATIO * len(data):
+    pixels = picture.width * picture.height
+    # WebP packs one colour into nothing; what is small is small in memory, too
+    packed = picture.format == "JPEG" or (picture.format == "WEBP" and pixels > MAX_PIXELS // 4)
+    if packed and pixels > MAX_RATIO * len(data):
         size = f"{picture.width}x{picture.height} pixels in {len(data):,} bytes"
         raise ImageError(f"{name}: {size}: it is cut short, or made to fill the memory")
     return picture
@@ -187,7 +191,7 @@ def open_image(source: ImageLike, *, alpha: bool = False) -> Image.Image:
                 raise ImageError(f"{name}: is an animation; save one of its frames as a picture")
             if alpha and picture.mode in ("RGBA", "LA"):
                 return ImageOps.exif_transpose(picture)
-            return to_rgb(picture)
+            return to_rgb(picture, own=picture is not source)
     except ImageError:
         raise
     except Exception as error:
@@ -216,16 +220,33 @@ def open_depth(source: ImageLike) -> "np.ndarray":
     return colours.mean(-1)
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Upright, 8 bits, three colours; transparency lies on white. Raises whatever Pillow does."""
-    upright = ImageOps.exif_transpose(picture)
+def to_rgb(picture: Image.Image, own: bool = False) -> Image.Image:
+    """Upright, 8 bits, three colours; transparency lies on white. Raises whatever Pillow does.
+
+    Args:
+        own: nobody else has the picture: it may be returned as it is. Large ones count.
+    """
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    upright = ImageOps.exif_transpose(picture) if turned else picture
+    upright.load()
     if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright)
+        return _on_white(upright)
     if upright.mode.startswith(("I", "F")):
         upright = _to_8_bits(upright)
+    if upright.mode == "RGB" and (own or upright is not picture):
+        return upright
     return upright.convert("RGB")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """In strips: three whole pictures of four bytes a pixel would be there otherwise."""
+    result = Image.new("RGB", picture.size)
+    for top in range(0, picture.height, STRIP):
+        box = (0, top, picture.width, min(top + STRIP, picture.height))
+        strip = picture.crop(box).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        result.paste(Image.alpha_composite(white, strip).convert("RGB"), box)
+    return result
 
 
 def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> "Tensor":
@@ -360,7 +381,7 @@ def labelled_grid(
 def _read(path: Path, name: str) -> bytes:
     try:
         with foreign.opened(path) as file:
-            data = file.read(MAX_BYTES + 1)
+            data = foreign.content(file, MAX_BYTES)
     except foreign.Unreadable as problem:
         raise ImageError(f"{name}: {problem}") from None
     except OSError as error:
@@ -400,9 +421,13 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
     """16-bit greyscale to 8 bits; Pillow's own ``convert`` would clip it instead."""
     import numpy as np
 
-    values = np.asarray(picture).astype(np.float32)
+    values = np.asarray(picture)
     most = 255.0 if values.size == 0 or values.max() <= 255 else 65535.0
-    return Image.fromarray((values * (255 / most)).round().clip(0, 255).astype(np.uint8))
+    made = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), STRIP):
+        strip = values[top : top + STRIP].astype(np.float32) * (255 / most)
+        made[top : top + STRIP] = strip.round().clip(0, 255)
+    return Image.fromarray(made)
 
 
 def _damaged(name: str, error: Exception) -> ImageError:

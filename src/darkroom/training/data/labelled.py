@@ -29,6 +29,7 @@ PACKED: tuple[tuple[bytes, Any], ...] = (
     (b"\xfd7zXZ\0", lzma.LZMAFile),
 )
 EXPANSION = 20  # times its size that a packed tar may unpack to; pictures are packed already
+ROOM = 256 << 20  # bytes besides
 LARGEST_IDX = 1 << 30  # bytes
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 
@@ -117,7 +118,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
         start = file.read(6)
         file.seek(0)
         unpacked: Any = next((kind(file) for head, kind in PACKED if start.startswith(head)), file)
-        most = EXPANSION * os.fstat(file.fileno()).st_size + (256 << 20)
+        most = EXPANSION * os.fstat(file.fileno()).st_size + ROOM
         try:
             # pyright knows no file object that is not a whole IO
             with tarfile.open(fileobj=Bounded(unpacked, most), mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -183,7 +184,7 @@ def read_square(source: Path | bytes, size: int | None) -> np.ndarray:
     try:
         with undecoded(source, FORMATS) as image:
             image.draft("RGB", (size, size)) if size else None
-            image = to_rgb(image)
+            image = to_rgb(image, own=True)
             return np.asarray(to_square(image, size) if size else image)
     except Exception as error:  # Pillow's readers raise almost anything on damage
         raise damaged(source, error) from error
