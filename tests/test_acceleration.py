@@ -196,12 +196,15 @@ def test_training_goes_on_after_undo() -> None:
     assert all(p.grad is not None for p in model.parameters() if p is not frozen)
 
 
-def test_what_is_recommended_leaves_parameters_as_they_are() -> None:
+def test_what_is_recommended_leaves_parameters_as_they_are(monkeypatch) -> None:
+    monkeypatch.delenv("DARKROOM_ACCELERATE", raising=False)
     model = unet()
     assert recommended(model) == Acceleration(
         attention="measured", products="measured", convolutions="measured"
     )
     assert for_training() == recommended(model)
+    monkeypatch.setenv("DARKROOM_ACCELERATE", "0")
+    assert for_training() == Acceleration()
     before, parameters = snapshot(model), list(model.parameters())
     told = repr(model)
     accelerate(model, recommended(model))

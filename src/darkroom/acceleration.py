@@ -147,7 +147,9 @@ def recommended(model: nn.Module | LatentDiffusion | PixelDiffusion) -> Accelera
 
 
 def for_training() -> Acceleration:
-    """What is faster in training on a CPU, where it is, at equal numbers: as was measured there."""
+    """What is faster in training on a CPU, where it is, at equal numbers: as is measured there."""
+    if not is_wanted():
+        return Acceleration()
     return Acceleration(attention="measured", products="measured", convolutions="measured")
 
 

@@ -51,6 +51,18 @@ def test_the_doctor_measures_and_tells(darkroom, figures) -> None:
     assert "attention 2x8x4x8" in ended.out
 
 
+def test_a_row_that_cannot_run_here(darkroom, figures, monkeypatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(measured, "convolve_product", fails)
+    told = darkroom("doctor", "--speed", "--json").answer["speed"]["operations"]
+    (found,) = [entry for entry in told if entry["operation"].startswith("convolution")]
+    assert found["row"] == "torch"
+    assert found["seconds"]["product"] is None
+    assert "product -" in darkroom("doctor").out
+
+
 def test_names() -> None:
     assert [Operation(layer, shapes).name for layer, shapes in FEW] == [
         "linear 1x5x8 to 16",

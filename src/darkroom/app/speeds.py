@@ -4,6 +4,7 @@ The shapes are those of Stable Diffusion 1.5 at 512x512, one picture without gui
 run of its networks without data.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,10 +111,15 @@ def told() -> dict[str, Any]:
         "file": None if file is None else str(file),
         "margin": speeds.MARGIN,
         "operations": [
-            {"operation": name, "row": speeds.winner(rows), "seconds": dict(rows)}
+            {"operation": name, "row": speeds.winner(rows), "seconds": _finite(rows)}
             for name, rows in known
         ],
     }
+
+
+def _finite(rows: speeds.Seconds) -> dict[str, float | None]:
+    """None of a row that cannot run here."""
+    return {row: seconds if math.isfinite(seconds) else None for row, seconds in rows.items()}
 
 
 def _networks() -> Iterator[tuple[nn.Module, str, tuple[Tensor, ...]]]:

@@ -29,8 +29,8 @@ from torch import Tensor
 from darkroom import machine
 from darkroom.atomic import atomic_write
 
-MARGIN = 1.07  # how many times as fast as the plain row another must be
-LEAST = 2**24  # multiplications below which an operation is not worth a measurement
+MARGIN = 1.1  # how many times as fast as the plain row another must be
+LEAST = 2**26  # multiplications below which an operation is not worth a measurement: half a ms
 DOUBT = 1.5  # the same, of a disturbed measurement
 ROUNDS, CLEAN = 9, 3  # of all rows in turn; of them undisturbed; the least time of each counts
 ENOUGH = 0.1  # seconds after which CLEAN rounds will do

@@ -102,7 +102,8 @@ def _print_speed(speed: dict[str, Any], every: bool) -> None:
         plain, *_ = entry["seconds"].values()
         taken = entry["seconds"][entry["row"]]
         others = ", ".join(
-            f"{row} {seconds * 1e3:.2f}" for row, seconds in entry["seconds"].items()
+            f"{row} {'-' if seconds is None else f'{seconds * 1e3:.2f}'}"
+            for row, seconds in entry["seconds"].items()
         )
         rows.append((entry["operation"], entry["row"], f"{plain / taken:.2f}", others))
     table(("operation", "row", "times as fast", "milliseconds"), rows)
