@@ -1,5 +1,7 @@
 """The noise of other programs: NVIDIA's generator, variation seeds, other seeds later."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from darkroom.diffusion.noise import NoiseSource
 from darkroom.diffusion.philox import CudaNoise, normal
 from darkroom.errors import ConfigError
 from darkroom.generation.generate import develop, generate
-from darkroom.generation.metadata import UsedNoise, read_params
+from darkroom.generation.metadata import UsedLora, UsedNoise, infotext, read_params
 from darkroom.generation.redraw import redraw
 from darkroom.generation.seed_noise import SeedNoise, _mixed
 from generation import small
@@ -75,6 +77,20 @@ def test_a_picture_keeps_its_noise(tmp_path) -> None:
     again = redraw(small.model(), path)
     assert again.image.tobytes() == pictures[1].image.tobytes()
     assert again.params == pictures[1].params
+
+
+def test_python_redraws_pictures_of_a1111() -> None:
+    line = "Steps: 2, Sampler: {}, CFG scale: 4, Seed: 3, Size: 64x64, Emphasis: No norm, RNG: CPU"
+    params = infotext.read(f"a (cat:1.5)\n{line.format('Euler')}")
+    drawn = redraw(small.model(), params)
+    assert (drawn.params.weighting, drawn.params.origin) == ("no_norm", None)
+    usual = redraw(small.model(), replace(params, weighting="a1111"))
+    assert usual.image.tobytes() != drawn.image.tobytes()
+    assert redraw(small.model(), drawn.params).image.tobytes() == drawn.image.tobytes()
+    with pytest.raises(ConfigError, match="A1111, and its sampler 'Restart' is none of Darkroom"):
+        redraw(small.model(), infotext.read(f"a\n{line.format('Restart')}"))
+    with pytest.raises(ConfigError, match="the remote LoRA 'hf:e/x:x.pt', .* pass remote=True"):
+        redraw(small.model(), replace(drawn.params, loras=(UsedLora(name="hf:e/x:x.pt"),)))
 
 
 @pytest.mark.parametrize(

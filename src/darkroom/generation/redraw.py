@@ -92,7 +92,7 @@ def redraw(
         exact=exact,
         remote=remote,
     )
-    model = with_clip_skip(model, clip_skip_of(params, model.family))
+    model = with_clip_skip(model, clip_skip_of(params, model.family), params.weighting)
     generation = generate(model, params.prompt, *features, **arguments)
     if exact:
         embedding.check_same(generation.params, params)
@@ -111,12 +111,26 @@ def clip_skip_of(params: Params, family: str) -> int:
     return max(params.clip_skip - 1, 0) if counted else 0
 
 
-def with_clip_skip(model: LatentDiffusion, clip_skip: int) -> LatentDiffusion:
-    """The same model, its text towers read ``clip_skip`` layers before where they usually are."""
+def with_clip_skip(
+    model: LatentDiffusion, clip_skip: int, weighting: str | None = None
+) -> LatentDiffusion:
+    """The same model, its text towers read ``clip_skip`` layers before where they usually are.
+
+    Args:
+        weighting: of words, as in ``TextOptions``; None = as it is.
+    """
     encoder: Any = model.text_encoder
-    if getattr(getattr(encoder, "options", None), "clip_skip", clip_skip) == clip_skip:
+    options = getattr(encoder, "options", None)
+    if options is None:
         return model
-    return replace(model, text_encoder=encoder.with_options(clip_skip=clip_skip))
+    wanted = {"clip_skip": clip_skip, "weighting": weighting or options.weighting}
+    changes = {name: value for name, value in wanted.items() if getattr(options, name) != value}
+    if not changes:
+        return model
+    try:
+        return replace(model, text_encoder=encoder.with_options(**changes))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def arguments_of(

@@ -132,7 +132,7 @@ def test_a_hires_pass_is_no_image_to_image() -> None:
 def test_everything_unknown_is_listed_once() -> None:
     changes = (
         "Seed resize from: 512x512, Variation seed: x, RNG: XPU, "
-        "Face restoration: CodeFormer, VAE: mse, Token merging ratio: 0.5, Emphasis: No norm, "
+        "Face restoration: CodeFormer, VAE: mse, Token merging ratio: 0.5, Emphasis: Ignore, "
         "Schedule max sigma: 10, NGMS: 4, Some new thing: 3"
     )
     params = infotext.read(f"a\n{MAIN}, {changes}, Tiling: True, Version: v1.10.1")
@@ -159,6 +159,16 @@ def test_the_noise_is_drawn_as_it_was(said, noise) -> None:
     assert infotext.read(ours).noise == noise
     sde = infotext.read(f"a\n{MAIN.replace('Euler', 'DPM++ 2M SDE')}, {said}")
     assert missing(sde) == ("the Brownian noise of its sampler",)
+
+
+@pytest.mark.parametrize(("said", "ours"), [("No norm", "no_norm"), ("None", "none")])
+def test_the_weighting_of_words_is_kept(said, ours) -> None:
+    params = infotext.read(f"a\n{MAIN}, Emphasis: {said}, RNG: CPU")
+    assert params.weighting == ours
+    assert not missing(params)
+    text = infotext.write(Params(prompt="a", steps=3, weighting=ours, darkroom="1"))
+    assert f"Emphasis: {said}" in text
+    assert infotext.read(text).weighting == ours
 
 
 def test_what_does_nothing_is_not_listed() -> None:

@@ -53,13 +53,14 @@ def draw(session: Session, request: Request, preview: bool = False) -> Generator
     """Load, then yield each picture when it is finished, with progress on stderr."""
     with waiting(f"loading {request.model_name}"):
         model = session.model(request.model_name, request.precision, request.device)
-    if request.layers_left_out:
+    drawn = request.redrawn
+    if request.layers_left_out or drawn:
         from darkroom.generation.redraw import clip_skip_of, with_clip_skip
 
         layers = request.layers_left_out
-        if request.redrawn and request.clip_skip is None:
-            layers = clip_skip_of(request.redrawn, model.family)
-        model = with_clip_skip(model, layers)
+        if drawn and request.clip_skip is None:
+            layers = clip_skip_of(drawn, model.family)
+        model = with_clip_skip(model, layers, drawn.weighting if drawn else None)
     refiner = None
     if request.refiner_name:
         with waiting(f"loading {request.refiner_name}"):

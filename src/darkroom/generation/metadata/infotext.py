@@ -78,6 +78,7 @@ def write(params: Params) -> str:
         "Masked area padding": inpaint.padding if inpaint and inpaint.only_masked else None,
         "CFG Rescale": plain(params.rescale) if params.rescale else None,
         "Clip skip": params.clip_skip + 1 if params.clip_skip else None,  # 1 is the last layer
+        "Emphasis": {"no_norm": "No norm", "none": "None"}.get(params.weighting),
         "Refiner": params.refiner.name if params.refiner else None,
         "Refiner switch at": plain(params.refiner.start) if params.refiner else None,
         "TI hashes": ", ".join(f"{e.name}: {e.sha256[:12]}" for e in params.embeddings if e.sha256)
@@ -162,6 +163,7 @@ class _Reading:
             guidance=1.0 if scale is None else scale,
             rescale=rescale,
             clip_skip=max((whole(fields.get("clip skip")) or 0) - 1, 0),
+            weighting=self._weighting(),
             image=SourceImage(sha256="", strength=strength) if strength and not inpaint else None,
             inpaint=inpaint,
             controls=tuple(control for control in found.values() if control),
@@ -198,6 +200,12 @@ class _Reading:
         if name == "None" or not 0 < start < 1:
             return None
         return UsedRefiner(name=_MODEL_END.sub("", name), start=start)
+
+    def _weighting(self) -> str:
+        """How words in brackets weigh; A1111 names its own way "Original"."""
+        found = {"no norm": "no_norm", "none": "none"}.get(self.fields.get("emphasis", "").lower())
+        self.used.add("emphasis" if found else "")
+        return found or "a1111"
 
     def _noise(self) -> UsedNoise | None:
         """Whose noise. A1111 draws it on the GPU unless it says otherwise, NVIDIA's most often."""

@@ -176,6 +176,7 @@ class Params:
     interval: tuple[float, float] = (0.0, 1.0)
     split: bool = False  # the conditionings were evaluated one after another
     clip_skip: int = 0  # layers of the text tower left out at its end
+    weighting: str = "a1111"  # of words in brackets; as in text.encoder
     image: SourceImage | None = None
     inpaint: UsedInpaint | None = None
     depth: UsedDepth | None = None
