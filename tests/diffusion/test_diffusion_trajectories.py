@@ -143,9 +143,11 @@ def test_dpm_solver(order, algorithm, solver_type, steps):
         assert max(deviations(noisy, None, steps)) < TOLERANCE
 
 
+@pytest.mark.parametrize("data", [True, False])  # of UniPC, which limits the clean image alone
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "unipc", "deis", "dpm_singlestep"])
-def test_thresholding_of_solvers(sampler):
-    config = {**DDPM_CAT, "thresholding": True, "sample_max_value": 0.5}
+def test_thresholding_of_solvers(sampler, data):
+    limits = {"thresholding": True, "sample_max_value": 0.5}
+    config = {**DDPM_CAT, **limits, "predict_x0": data}
     assert max(deviations(config, sampler, 20)) < tolerance(sampler)
 
 
@@ -263,6 +265,8 @@ def test_unipc(order, solver_type, data):
         ("dpmpp_2m", {"final_sigmas_type": "sigma_min"}),
         ("dpmpp_2m", {"final_sigmas_type": "sigma_min", "euler_at_final": True}),
         ("dpmpp_2m", {"use_lu_lambdas": True}),
+        ("dpmpp_2m", {"use_lu_lambdas": True, "sigma_max": 10.0}),  # which does not count there
+        ("dpmpp_2m", {"use_lu_lambdas": True, "sigma_max": 10.0, "use_karras_sigmas": True}),
         ("dpmpp_2m", {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}),
         ("unipc", {"final_sigmas_type": "sigma_min", "lower_order_final": False}),
         ("ddim", {"set_alpha_to_one": True}),

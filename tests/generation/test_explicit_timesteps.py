@@ -46,10 +46,10 @@ def test_any_list_of_numbers(model, given):
         ({"timesteps": [499, 999]}, "must decrease, but 999 comes after 499"),
         ({"timesteps": [499, 499]}, "must decrease"),
         ({"timesteps": [1000]}, "timestep 1000: expected a whole number from 0 to 999"),
-        ({"timesteps": [5, -1]}, "timestep -1: expected"),
-        ({"timesteps": [5.5]}, "timestep 5.5: expected"),
-        ({"timesteps": [True]}, "timestep True: expected"),
-        ({"timesteps": ["5"]}, "timestep '5': expected"),
+        ({"timesteps": [5, -1]}, "timesteps? -1: expected"),
+        ({"timesteps": [5.5]}, "timesteps? 5.5: expected"),
+        ({"timesteps": [True]}, "timesteps? True: expected"),
+        ({"timesteps": ["5"]}, "timesteps? '5': expected"),
         ({"timesteps": []}, "expected at least one"),
         ({"timesteps": "999,1"}, "expected a list that decreases"),
         ({"timesteps": 999}, "expected a list that decreases"),
@@ -60,6 +60,14 @@ def test_any_list_of_numbers(model, given):
 def test_what_cannot_be_visited(model, arguments, message):
     with pytest.raises(ConfigError, match=message):
         dr.generate(model, "a cat", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options"), [("tcd", {"eta": 1.5}), ("deis", {"order": 4}), ("dpm2", {"eta": 1.0})]
+)
+def test_options_out_of_range_are_ours_to_refuse(model, sampler, options):
+    with pytest.raises(ConfigError, match=next(iter(options)) + "|orders"):
+        dr.develop(model, "a cat", sampler=sampler, options=options, steps=2)
 
 
 def test_they_fit_into_metadata():

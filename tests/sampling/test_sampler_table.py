@@ -99,6 +99,30 @@ def test_a_name_means_one_sampler(program):
     assert len(names) == len(set(names))
 
 
+def documented(name: str) -> str:
+    row = TABLE[name]
+    scheduler = "none (k-diffusion's)" if row.when is None else row.scheduler.name
+    scheduler += f"; `{row.settings['algorithm_type']}`" if row.settings else ""
+    cells = (
+        f"`{name}`",
+        scheduler,
+        next(iter(row.a1111), "-"),
+        next(iter(row.comfyui), "-"),
+        row.order,
+        "yes" if row.stochastic else "no",
+        str(row.calls),
+        row.note,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_documentation_is_the_table():
+    lines = (TESTS.parent / "docs/samplers.md").read_text("utf-8").splitlines()
+    first = lines.index(documented("ddpm"))
+    assert lines[first : first + len(TABLE) + 1] == [*map(documented, TABLE), ""]
+    assert f"[{len(TABLE)} samplers]" in (TESTS.parent / "README.md").read_text("utf-8")
+
+
 def test_names_of_other_programs():
     assert meant("dpm++ 2m sde heun") == "dpmpp_2m_sde"
     assert meant("LCMScheduler") == "lcm"

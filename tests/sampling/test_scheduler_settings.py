@@ -134,6 +134,12 @@ def test_learned_variance_is_refused(sampler):
     assert read(variance_type="fixed_small").options(sampler)
 
 
+def test_a_noise_that_singlestep_has_not_is_refused():
+    config = read(algorithm_type="sde-dpmsolver")
+    with pytest.raises(ConfigError, match="not supported by dpm_singlestep: expected dpmsolver"):
+        config.options("dpm_singlestep")
+
+
 def test_check_takes_plain_settings():
     check({"beta_start": 0.1, "tensor_format": "np"})
 

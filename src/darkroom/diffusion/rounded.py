@@ -163,10 +163,7 @@ def _range(
     high, low = (table[-1], table[0]) if row.scheduler.grid == "dpm" else (sigmas[0], sigmas[-1])
     if read.get("interpolation_type") == "log_linear":
         low = table[0]
-    heard = not read.get("use_lu_lambdas") and (
-        spacing != "karras" or row.scheduler.karras_has_limits
-    )
-    if heard:
+    if not _by_lambda(read, spacing) and (spacing != "karras" or row.scheduler.karras_has_limits):
         high, low = read.get("sigma_max") or high, read.get("sigma_min") or low
     if low > high:
         raise ValueError(
@@ -212,12 +209,18 @@ def _clipped(table: np.ndarray, read: Mapping[str, Any]) -> int:
     return int((log_signal >= read.get("lambda_min_clipped", -np.inf)).sum())
 
 
+def _by_lambda(read: Mapping[str, Any], spacing: str | None) -> bool:
+    """Whether exponential levels are asked for in Lu's name: the same, with whole timesteps."""
+    asked = read.get("use_lu_lambdas") and not read.get("use_karras_sigmas")
+    return bool(asked) and spacing == "exponential"
+
+
 def _whole(
     visited: np.ndarray, spacing: str | None, read: Mapping[str, Any], row: SamplerRow
 ) -> np.ndarray:
     """What the network is told under a shape: whole timesteps, rounded or merely cut, or not."""
     cosine = read["beta_schedule"] == "squaredcos_cap_v2" and "use_lu_lambdas" in read
-    lu = read.get("use_lu_lambdas") and spacing == "exponential"
-    if ((spacing == "karras" and row.scheduler.rounds_karras) or lu) and not cosine:
+    rounds = (spacing == "karras" and row.scheduler.rounds_karras) or _by_lambda(read, spacing)
+    if rounds and not cosine:
         return visited.round()
     return np.trunc(visited) if row.scheduler.grid == "dpm" else visited

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from darkroom.errors import ConfigError
 from darkroom.sampling import classes
 from darkroom.sampling.classes import SchedulerClass
 
@@ -85,6 +86,11 @@ _WITHOUT_PLUS = ("dpmsolver", "sde-dpmsolver")
 
 
 def _singlestep(read: Mapping[str, Any]) -> dict[str, Any]:
+    if read["algorithm_type"] == "sde-dpmsolver":
+        raise ConfigError(
+            "scheduler setting algorithm_type='sde-dpmsolver' is not supported by dpm_singlestep: "
+            "expected dpmsolver, dpmsolver++ or sde-dpmsolver++"
+        )
     return {
         "order": read["solver_order"],
         "solver": "heun" if read["solver_type"] == "heun" else "midpoint",

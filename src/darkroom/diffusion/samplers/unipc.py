@@ -40,12 +40,13 @@ def unipc(
         lower_order_final: end with orders ..., 2, 1.
         without_corrector: steps that are not corrected.
         data: solve for the clean image (algorithms 7, 8); False solves for the noise (5, 6).
+        limit: of the clean image; it does not enter where the noise is solved for.
     """
     history: list[tuple[Tensor, float]] = []  # (estimate, sigma), newest first
     before, now = x, 0
     last = len(levels.timesteps) - 1
     for i, (sigma, to) in enumerate(levels.pairs):
-        denoised = limited(denoise(x, sigma), limit)
+        denoised = limited(denoise(x, sigma), limit if data else None)
         prediction = denoised if data else (x - denoised) / sigma
         if i > 0 and len(levels.skipped) + i - 1 not in without_corrector:
             x = _step(before, history[:now], sigma, scale, data, corrected=prediction)
