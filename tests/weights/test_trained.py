@@ -1,18 +1,20 @@
 """How a single file says that its network was trained: velocity, zero terminal SNR, EDM."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from darkroom.diffusion.prediction import Noise, Velocity
-from darkroom.weights.convert.merging import Recipe, merge
+from darkroom.diffusion.prediction import Velocity
+from darkroom.weights.convert.merging import Recipe, _predictions, merge
+from darkroom.weights.families import predicting
 from darkroom.weights.inspect import inspect
 from darkroom.weights.load import load
 from darkroom.weights.save import save
-from darkroom.weights.trained import VELOCITY, ZERO_TERMINAL_SNR
+from darkroom.weights.trained import MARKS, VELOCITY, ZERO_TERMINAL_SNR
 from weights import tiny
 
 
@@ -43,38 +45,43 @@ EMPTY = torch.empty(0)
 
 
 def test_velocity_and_zero_terminal_snr(plain, tmp_path):
-    """NoobAI's and Illustrious' marks, alone and together, through loading, saving, inspect."""
-    usual = load(written(tmp_path / "usual.safetensors", plain))
-    assert type(usual.prediction) is Noise
-    velocity = load(written(tmp_path / "v.safetensors", plain, v_pred=EMPTY))
-    assert type(velocity.prediction) is Velocity
-    assert velocity.schedule == usual.schedule
+    """NoobAI's and Illustrious' marks through loading, saving, inspect."""
     path = written(tmp_path / "vz.safetensors", plain, v_pred=EMPTY, ztsnr=EMPTY)
     both = load(path)
     assert type(both.prediction) is Velocity
-    assert both.schedule.sigmas[-1] > 1000 > usual.schedule.sigmas[-1]
+    assert both.schedule.sigmas[-1] > 1000
     report = inspect(path)
     assert (report.prediction, report.prediction_source) == ("velocity", "a mark in the file")
     assert not report.unknown
     save(both, tmp_path / "again.safetensors")
-    assert {VELOCITY, ZERO_TERMINAL_SNR} <= set(load_file(tmp_path / "again.safetensors"))
+    assert MARKS & set(load_file(tmp_path / "again.safetensors")) == {VELOCITY, ZERO_TERMINAL_SNR}
     again = load(tmp_path / "again.safetensors")
-    assert (again.prediction.__class__, again.schedule) == (Velocity, both.schedule)
-    save(usual, tmp_path / "plain.safetensors")
-    assert not {"v_pred", "ztsnr"} & set(load_file(tmp_path / "plain.safetensors"))
+    assert (type(again.prediction), again.schedule) == (Velocity, both.schedule)
+    assert not MARKS & set(plain[0])  # as saved of a network that predicts noise
 
 
 def test_the_marks_go_with_a_merge(plain, tmp_path):
-    """Two files that predict velocity make one that does; with one of noise, it is said."""
+    """What is mixed of networks that predict different things is said, and sampled as the first."""
     a = written(tmp_path / "a.safetensors", plain, v_pred=EMPTY, ztsnr=EMPTY)
-    b = written(tmp_path / "b.safetensors", plain, v_pred=EMPTY, ztsnr=EMPTY)
-    c = written(tmp_path / "c.safetensors", plain)
+    b = written(tmp_path / "b.safetensors", plain)
     steps = list(merge([a, b], tmp_path / "ab.safetensors", Recipe(ratio=0.5)))
-    assert not [note for step in steps for note in step.notes if "predicts" in note]
-    merged = load(tmp_path / "ab.safetensors")
-    assert type(merged.prediction) is Velocity
-    assert merged.schedule.sigmas[-1] > 1000
-    assert {"v_pred", "ztsnr"} <= set(load_file(tmp_path / "ab.safetensors"))
-    steps = list(merge([a, c], tmp_path / "ac.safetensors", Recipe(ratio=0.5)))
     (note,) = [note for step in steps for note in step.notes if "predicts" in note]
-    assert "a.safetensors predicts velocity, c.safetensors noise" in note
+    assert "a.safetensors predicts velocity, b.safetensors noise" in note
+    assert MARKS & set(load_file(tmp_path / "ab.safetensors")) == {VELOCITY, ZERO_TERMINAL_SNR}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "recipe", "said"),
+    [
+        (("velocity", "velocity"), Recipe(ratio=0.5), False),
+        (("velocity", "noise"), Recipe(ratio=0.5), True),
+        (("velocity", "noise"), Recipe(ratio=1.0), False),  # B alone
+        (("velocity", "noise"), Recipe(ratio=0.5, ratios={"unet": 0.0}), False),
+        (("velocity", "noise", "noise"), Recipe(ratio=0.5, method="difference"), False),
+        (("velocity", "velocity", "noise"), Recipe(ratio=0.5, method="difference"), True),
+    ],
+)
+def test_when_a_merge_says_so(kinds, recipe, said):
+    model = load("emoji", device="cpu")
+    models = [replace(model, sampling=predicting(model.sampling, kind)) for kind in kinds]
+    assert bool(list(_predictions(models, ["a", "b", "c"][: len(kinds)], recipe))) is said

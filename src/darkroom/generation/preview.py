@@ -10,6 +10,7 @@ from torch import Tensor
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.generation.decode import encode
 from darkroom.images import to_pictures
+from darkroom.models.autoencoder import SDXL_AUTOENCODER, AutoencoderConfig
 
 # red, green and blue of each latent channel; published fits by the InvokeAI community
 # (torridgristle for SD 1.5, StAlKeR7779 for SDXL)
@@ -53,10 +54,23 @@ def preview(
     """
     if decoder is not None:
         weight = next(decoder.parameters()) if isinstance(decoder, torch.nn.Module) else latents
+        if decoder is not model.autoencoder:
+            latents = _as_usual(model, latents)
         return to_pictures(decoder.decode(latents.to(weight)))
     mix, grey = factors(model) if colours is None else colours
     images = torch.einsum("bchw,cr->brhw", latents.float().cpu(), mix) + grey[:, None, None]
     return to_pictures(images.nan_to_num())
+
+
+def _as_usual(model: LatentDiffusion, latents: Tensor) -> Tensor:
+    """Latents with a mean and a deviation of their own (Playground v2.5), scaled as XL's are."""
+    config = getattr(model.autoencoder, "config", None)
+    if not isinstance(config, AutoencoderConfig) or not config.deviation:
+        return latents
+    mean, deviation = (
+        latents.new_tensor(values)[:, None, None] for values in (config.mean, config.deviation)
+    )
+    return (latents * deviation / config.scale + mean) * SDXL_AUTOENCODER.scale
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from darkroom.weights.catalog import Known
 LATENT_MEAN, LATENT_DEVIATION = "edm_mean", "edm_std"  # (1, C, 1, 1): Playground v2.5
 HIGHEST, LOWEST = "edm_vpred.sigma_max", "edm_vpred.sigma_min"  # CosXL
 VELOCITY, ZERO_TERMINAL_SNR = "v_pred", "ztsnr"  # of no size: NoobAI, Illustrious
+MARKS = frozenset({LATENT_MEAN, LATENT_DEVIATION, HIGHEST, LOWEST, VELOCITY, ZERO_TERMINAL_SNR})
 
 
 @dataclass(frozen=True)

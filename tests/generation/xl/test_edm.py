@@ -1,6 +1,7 @@
 """EDM's models of the XL kind, Playground v2.5 and CosXL: whole pictures equal to diffusers'."""
 
 import json
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -12,6 +13,8 @@ from darkroom.errors import CheckpointError
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
 from darkroom.generation.image import ImageToImage
+from darkroom.generation.preview import preview
+from darkroom.models.autoencoder import Autoencoder
 from darkroom.names import SAMPLER_NAMES
 from darkroom.weights.convert.converting import convert
 from darkroom.weights.inspect import inspect
@@ -83,7 +86,8 @@ def test_text_to_image(pair, tmp_path):
     assert stock.schedule == model.schedule
     assert stock.autoencoder.config == model.autoencoder.config
     check(drawn(stock), expected)
-    list(convert(folder / "stock.safetensors", tmp_path / "again"))
+    first, *_ = convert(folder / "stock.safetensors", tmp_path / "again")
+    assert not [note for note in first.notes if "edm" in note]
     check(drawn(load(tmp_path / "again")), expected)
     opened = type(theirs).from_pretrained(tmp_path / "again")
     assert type(opened.scheduler) is type(theirs.scheduler)
@@ -130,6 +134,29 @@ def test_any_sampler(pair):
         assert levels.sigmas[0] == pytest.approx(model.schedule.sigmas[-1])
         steps = list(generate(model, PROMPT, steps=2, size=(32, 32), sampler=sampler))
         assert torch.isfinite(steps[-1].x).all()
+
+
+def test_preview(pair):
+    """A decoder of XL's latents sees them as XL has them; colours are fitted to the model's."""
+    kind, _, folder = pair
+    model = load(folder / "folder")
+    seen = []
+
+    class Decoder:
+        def decode(self, latents):
+            seen.append(latents)
+            return torch.zeros(1, 3, 64, 64)
+
+    latents = noise()
+    preview(model, latents, Decoder())
+    assert torch.equal(seen[0], latents) == (kind == "cosxl")
+    usual = replace(model.autoencoder.config, mean=(), deviation=(), scale=0.13025)
+    plain = Autoencoder(usual).eval()
+    plain.load_state_dict(model.autoencoder.state_dict())
+    torch.testing.assert_close(
+        plain.decode(seen[0]), model.autoencoder.decode(latents), atol=1e-5, rtol=1e-4
+    )
+    assert len(preview(model, latents)) == 1
 
 
 def test_levels_that_are_none(pair, tmp_path):

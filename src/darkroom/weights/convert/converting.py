@@ -33,6 +33,7 @@ from darkroom.weights.layouts.single_file import UNUSED
 from darkroom.weights.locate import WEIGHTS, Located, best_set, locate
 from darkroom.weights.save import TensorFile, files_of
 from darkroom.weights.single_file import ALONE, AVERAGED, averaged
+from darkroom.weights.trained import MARKS
 
 FORMS = ("diffusers", "single", "darkroom")
 LORA_FORMS = ("kohya", "diffusers", "peft")
@@ -189,7 +190,9 @@ def _renamed(
 def _left_out(path: Path, model: Any) -> Iterator[str]:
     """What a single file has and no network needs."""
     names = list(read_header(path).tensors)
-    left = [n for n in names if any(fnmatchcase(n, pattern) for pattern in UNUSED)]
+    # marks of how it was trained go into configurations, or are written again
+    rest = [name for name in names if name not in MARKS]
+    left = [n for n in rest if any(fnmatchcase(n, pattern) for pattern in UNUSED)]
     plain = [name for name in left if not name.startswith(AVERAGED)]
     left_ids = [name for name in names if name.endswith("position_ids")]
     layers = getattr(networks_of(model).get("text"), "config", None)
