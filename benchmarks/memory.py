@@ -22,7 +22,7 @@ import machine
 
 BAR = 3.9  # GB
 CASES = ("fp32", "fp16")  # what the files hold; the run is in float32
-DOORS = ("library", "command", "low-memory")
+DOORS = ("library", "command", "low-memory")  # the last is the command with that flag
 STAGES = ("import", "load", "text", "network", "decoding")
 
 

@@ -18,8 +18,7 @@ class Session:
 
     Args:
         strict: keys of a file that touch no part of its model are an error.
-        low_memory: freed memory is returned at once; on another device than the CPU, the networks
-            of a model take turns.
+        low_memory: models are opened so, see ``load``.
     """
 
     strict: bool = False
@@ -57,7 +56,7 @@ def open_model(
     from darkroom.weights.load import load
 
     place = usable_device(device)
-    model = load(name, dtype=dtype, device=place, strict=strict, offload=low_memory)
+    model = load(name, dtype=dtype, device=place, strict=strict, low_memory=low_memory)
     if not isinstance(model, LatentDiffusion):
         raise ModelMismatchError(
             f"{name}: a {type(model).__name__} alone, not a text-to-image model; "

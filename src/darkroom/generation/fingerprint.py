@@ -8,6 +8,7 @@ from torch import nn
 
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.ops.packed import Packed
+from darkroom.weights.stored import computes_in
 
 _VALUES = 8  # of each end of every tensor: enough to tell fine-tunings apart, and milliseconds
 
@@ -17,8 +18,8 @@ def fingerprint(model: LatentDiffusion | nn.Module) -> str:
     """16 hexadecimal digits from the names, shapes and end values of all weights."""
     names, values = [], []
     for part in _modules(model):
-        for name, tensor in _tensors(part):
-            names.append(f"{name}{tuple(tensor.shape)}{tensor.dtype}")
+        for name, tensor, dtype in _tensors(part):
+            names.append(f"{name}{tuple(tensor.shape)}{dtype}")
             flat = tensor.reshape(-1)
             values += [flat[:_VALUES].float(), flat[-_VALUES:].float()]
     digest = hashlib.sha256("\n".join(names).encode())
@@ -37,10 +38,15 @@ def _modules(model: LatentDiffusion | nn.Module) -> Iterator[nn.Module]:
             yield part
 
 
-def _tensors(part: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers in order of name; those that ``ops.packed`` hides, one at a time."""
+def _tensors(part: nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.dtype]]:
+    """Parameters and buffers in order of name, and what is computed in.
+
+    Those that ``ops.packed`` hides come one at a time.
+    """
     for path, module in sorted(part.named_modules()):
         own = dict((*module.named_parameters(path, False), *module.named_buffers(path, False)))
         if isinstance(module, Packed):
             own[f"{path}.weight"] = module.weight_data()
-        yield from sorted(own.items())
+        for name, tensor in sorted(own.items()):
+            late = computes_in(module) if name.endswith("weight") else None
+            yield name, tensor, late or tensor.dtype

@@ -27,6 +27,7 @@ from darkroom.weights.layouts.clip.configs import check_activation
 from darkroom.weights.layouts.clip.files import open_clip_file
 from darkroom.weights.locate import Located, locate
 from darkroom.weights.single_file import load_single_file
+from darkroom.weights.stored import convert_late
 
 
 @explained
@@ -42,6 +43,7 @@ def load(
     strict: bool = False,
     accelerate: bool = True,
     offload: bool = False,
+    low_memory: bool = False,
 ) -> Any:
     """Open a model, wherever it is and whatever wrote it.
 
@@ -62,6 +64,8 @@ def load(
         accelerate: let each operation take the way that is quickest on this machine, at equal
             numbers (``acceleration.hasten``); False leaves all to PyTorch.
         offload: networks wait on the CPU, and come to ``device`` in turns: less of its memory.
+        low_memory: on a CPU, large weights stay as the file has them and are converted while a
+            layer computes; elsewhere as ``offload``. For ``develop(..., low_memory=True)``.
 
     Returns:
         A ``LatentDiffusion``; of a file or folder that holds one network, that network, or with a
@@ -82,9 +86,10 @@ def load(
         check_activation(activation)
     wanted = variant or ("fp16" if number == torch.float16 else None)
     located = locate(model, wanted)
-    waits = switch("offload", offload) and place.type != "cpu"
+    low_memory = switch("low_memory", low_memory)
+    waits = (switch("offload", offload) or low_memory) and place.type != "cpu"
     target = Target(
-        dtype=number,
+        dtype=None if low_memory and place.type == "cpu" else number,
         device=torch.device("cpu") if waits else place,
         prediction=prediction,
         activation=activation,
@@ -98,6 +103,10 @@ def load(
         opened = open_located(located, target)
     if activation is not None and not isinstance(opened, Clip):
         raise ConfigError(f"activation= is for CLIP; {model} is a {type(opened).__name__}")
+    if target.dtype is None:
+        for network in opened.networks if isinstance(opened, LatentDiffusion) else [opened]:
+            if isinstance(network, nn.Module):
+                convert_late(network, number)
     if accelerate:
         hasten(opened)
     if waits:

@@ -84,7 +84,7 @@ def replace(
     from darkroom.images import open_image
     from darkroom.vision.select import NotFoundError
 
-    grow = whole("grow", grow, "0 pixels or more")
+    grow = whole("grow of", grow, "0 pixels or more")
     picture = open_image(image)
     how = UsedSelection(
         text=what, threshold=threshold, against=tuple(against), every=every, grow=grow
