@@ -11,6 +11,8 @@ import darkroom as dr
 from darkroom.arguments import items, number, shown, string, switch, whole, wholes
 from darkroom.errors import ArgumentError, ConfigError
 from darkroom.keywords import ATTRIBUTES, WORDS, explained
+from darkroom.vision.annotators import annotate
+from darkroom.vision.classify import classify
 from generation import small
 
 
@@ -185,6 +187,25 @@ def test_no_model(model):
     ],
 )
 def test_wrong_features(make):
+    with pytest.raises(dr.DarkroomError) as found:
+        make()
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dr.select(None, None, np.zeros((8, 8, 3), np.uint8), "fox"),
+        lambda: annotate("canny", None),
+        lambda: annotate(3, np.zeros((8, 8, 3), np.uint8)),
+        lambda: annotate("canny", np.zeros((8, 8, 3), np.uint8), low="x"),
+        lambda: classify(None, np.zeros((8, 8, 3), np.uint8), ["a"]),
+        lambda: dr.replace(np.zeros((8, 8, 3), np.uint8), "a", "b", grow=1.5),
+        lambda: dr.open_encoder(device=3),
+        lambda: dr.open_segmenter(None),
+    ],
+)
+def test_wrong_values_of_what_sees(make):
     with pytest.raises(dr.DarkroomError) as found:
         make()
     assert "\n" not in str(found.value)

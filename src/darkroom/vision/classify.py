@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.arguments import items, string, whole
+from darkroom.arguments import items, shown, string, whole
 from darkroom.errors import ArgumentError, ImageError
 from darkroom.images import ImageLike, listed
 from darkroom.vision.encoder import Encoder
@@ -114,6 +114,8 @@ def classify(
         ValueError: as ``label_vectors``.
         ImageError: ``images`` is nothing of the kind.
     """
+    if not hasattr(encoder, "encode_text"):
+        raise ArgumentError(f"{shown(encoder)} is no encoder; say dr.open_encoder(name)")
     images = listed(images)
     top = whole("top", top, "a whole number from 1 up", least=1)
     batch = whole("batch", batch, "a whole number from 1 up", least=1)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom import foreign
-from darkroom.arguments import items, string
+from darkroom.arguments import items, shown, string
 from darkroom.atomic import atomic_write
 from darkroom.errors import ArgumentError, CheckpointError, ImageError, ModelMismatchError
 from darkroom.images import ImageLike, listed, open_image, peek, titled, to_square
@@ -47,6 +47,12 @@ class Encoder:
     @torch.no_grad()
     def images(self, pixels: Tensor) -> Tensor:
         """(N, 3, size, size) uint8 -> (N, E) float32, on the CPU."""
+        seen = (3, self.size, self.size)
+        if not isinstance(pixels, Tensor) or pixels.shape[1:] != seen or pixels.is_floating_point():
+            raise ArgumentError(
+                f"pixels {shown(pixels)}: expected a uint8 tensor (N, 3, {self.size}, {self.size})"
+                "; encode_image takes pictures of any kind"
+            )
         place = self._place()
         return _unit(
             self.model.encode_image(part.to(place).float() / 255) for part in pixels.split(100)

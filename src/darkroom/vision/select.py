@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from darkroom.arguments import number, string
+from darkroom.arguments import items, number, shown, string
 from darkroom.errors import ArgumentError, DarkroomError
 from darkroom.images import ImageLike, labelled_grid, open_image
 from darkroom.keywords import explained
@@ -155,6 +155,9 @@ def select(
         ImageError: the picture cannot be read.
     """
     _check(text, threshold)
+    if not hasattr(segmenter, "everything"):
+        raise ArgumentError(f"{shown(segmenter)} is no segmenter; say dr.open_segmenter(name)")
+    _check_encoder(encoder)
     picture = open_image(image)
     masks = segmenter.everything(picture)
     return rank(
@@ -263,9 +266,15 @@ def plain(text: str) -> str:
 
 def _others(text: str, against: Sequence[str]) -> tuple[str, ...]:
     """What is compared beside ``text``, each once."""
-    found = {plain(other): other for other in (*AGAINST, *against) if plain(other)}
+    more = [string("against", one) for one in items("against", against, "a list of texts")]
+    found = {plain(other): other for other in (*AGAINST, *more) if plain(other)}
     found.pop(plain(text), None)
     return tuple(found.values())
+
+
+def _check_encoder(encoder: object) -> None:
+    if not hasattr(encoder, "encode_text"):
+        raise ArgumentError(f"{shown(encoder)} is no encoder; say dr.open_encoder(name)")
 
 
 def _check(text: str, threshold: float | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from darkroom.arguments import number, string
 from darkroom.errors import ConfigError
 from darkroom.images import ImageLike, open_image
 from darkroom.names import did_you_mean
@@ -64,7 +65,7 @@ def annotate(kind: str, image: ImageLike, *, model: Any = None, **options: Any) 
             unwanted or one for something else.
         ImageError: the picture cannot be read.
     """
-    row = KINDS.get(kind)
+    row = KINDS.get(string("hint", kind, f"one of {', '.join(KINDS)}"))
     if row is None:
         raise ConfigError(
             f"hint {kind!r} is unknown{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}"
@@ -76,6 +77,8 @@ def annotate(kind: str, image: ImageLike, *, model: Any = None, **options: Any) 
                 f"hint {kind!r}: option {name!r} is unknown{did_you_mean(name, row.options)}; "
                 f"it has {known}"
             )
+        if isinstance(row.options[name], int | float) and not isinstance(row.options[name], bool):
+            number(f"hint {kind!r}: {name}", options[name])
     if model is not None and not row.files:
         raise ConfigError(f"hint {kind!r} needs no network; leave the model out")
     if model is None and row.files and not row.optional:
