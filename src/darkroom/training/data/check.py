@@ -33,6 +33,7 @@ class Seen(NamedTuple):
     turned: bool = False  # EXIF says that it lies on its side or its head
     animated: bool = False
     captioned: bool = True
+    lost_words: bool = False  # a caption of it cannot be decoded
     exact: bytes = b""  # of the decoded pixels
     perceptual: int = 0
     thumbnail: np.ndarray | None = None  # (16, 16) float32 grey
@@ -51,6 +52,7 @@ class Checked:
     turned: dict[str, str] = field(default_factory=dict)
     odd_mode: dict[str, str] = field(default_factory=dict)  # name: its mode
     without_caption: dict[str, str] = field(default_factory=dict)
+    undecoded: dict[str, str] = field(default_factory=dict)  # whose captions are no Unicode
     smallest: int = 0  # shorter side, in pixels
     largest: int = 0  # longer side
 
@@ -64,6 +66,7 @@ class Checked:
             "turned by EXIF": self.turned,
             "odd mode": self.odd_mode,
             "without caption": self.without_caption,
+            "caption not UTF-8": self.undecoded,
         }
 
 
@@ -88,7 +91,9 @@ def check(
     for seen in _looked_at(pictures, threads):
         name, found.items = pictures.name(seen.item), found.items + 1
         advance(1)
-        if not seen.captioned:
+        if seen.lost_words:
+            found.undecoded[name] = ""
+        elif not seen.captioned:
             found.without_caption[name] = ""
         if seen.error:
             found.unreadable[name] = seen.error
@@ -133,8 +138,9 @@ def _looked_at(pictures: Pictures, threads: int) -> Iterator[Seen]:
 
 def look(pictures: Pictures, item: int) -> Seen:
     """Decode one picture and keep what identifies it."""
-    captioned = True
+    captioned, lost = True, False
     try:
+        lost = pictures.has_lost_words(item)
         said = pictures.captions(item) if pictures.captioned else ("",)
         captioned = not pictures.captioned or any(text.strip() for text in said)
         (data,) = pictures.raw([item])
@@ -144,19 +150,20 @@ def look(pictures: Pictures, item: int) -> Seen:
             animated = getattr(picture, "is_animated", False)
             rgb = to_rgb(picture)
     except DataError as error:
-        return Seen(item, str(error).rpartition(": ")[2], captioned=captioned)
+        return Seen(item, str(error).rpartition(": ")[2], captioned=captioned, lost_words=lost)
     except Exception as error:  # Pillow's readers raise almost anything on damage
         why = " ".join(str(error).split()) if str(error) else type(error).__name__
         why = why.removeprefix("the picture: ")
         why = "no image" if why.startswith("not a ") else why
-        return Seen(item, why[:120], captioned=captioned)
+        return Seen(item, why[:120], captioned=captioned, lost_words=lost)
     exact = hashlib.blake2b(rgb.tobytes(), digest_size=16, key=str(rgb.size).encode()).digest()
     grey = rgb.convert("L")
     small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX), np.float32)
     thumbnail = small.reshape(16, 2, 16, 2).mean((1, 3))
     return Seen(
-        item, "", size, mode, turned, animated, captioned, exact, perceptual_hash(small), thumbnail
-    )
+        item, "", size, mode, turned, animated, captioned, lost, exact, perceptual_hash(small),
+        thumbnail,
+    )  # fmt: skip
 
 
 def perceptual_hash(grey: np.ndarray) -> int:

@@ -5,6 +5,7 @@
 """
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,11 @@ import torch
 from PIL import Image
 
 from darkroom import foreign
-from darkroom.errors import DataError
+from darkroom.errors import DataError, DataWarning
 from darkroom.images import undecoded
+from darkroom.training.data import words
 from darkroom.training.data.labelled import FORMATS, Images, damaged, read_square
-from darkroom.training.data.reading import read_many
+from darkroom.training.data.reading import left_out, read_many
 
 Split = Literal["train", "dev", "test", "book-train", "book-validation", "all"]
 
@@ -61,7 +63,8 @@ def read_captions(folder: Path) -> dict[str, tuple[str, ...]]:
     """
     path = folder / "captions.txt"
     try:
-        rows = list(csv.reader(foreign.read_text(path, DataError).splitlines(keepends=True)))
+        text = words.decoded(foreign.read_bytes(path, DataError))
+        rows = list(csv.reader(text.splitlines(keepends=True)))
     except (DataError, csv.Error) as error:
         raise DataError(
             f"{path}: not readable ({error}); expected Kaggle's Flickr8k: Images/ and captions.txt"
@@ -73,7 +76,11 @@ def read_captions(folder: Path) -> dict[str, tuple[str, ...]]:
         if len(row) != 2 or "/" in row[0] or "\\" in row[0] or not row[0]:
             raise DataError(f"{path}: line {number} is not an image's name and a caption")
         captions.setdefault(row[0], []).append(row[1].strip())
-    return {name: tuple(texts) for name, texts in captions.items()}
+    lost = [name for name, texts in captions.items() if any(map(words.is_lost, texts))]
+    for remark in left_out(lost, len(captions), folder, words.LOST):
+        warnings.warn(remark, DataWarning, stacklevel=2)
+    kept = {name: words.kept(texts) for name, texts in captions.items()}
+    return {name: texts for name, texts in kept.items() if texts}
 
 
 def split_names(

@@ -1,7 +1,6 @@
 """``open_data``: what lies at a path, recognised by its names, opened without reading pictures."""
 
 import csv
-import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -9,6 +8,7 @@ from typing import Any
 
 from darkroom import foreign
 from darkroom.errors import DataError
+from darkroom.training.data import words
 from darkroom.training.data.flickr8k import Split, read_captions, split_names
 from darkroom.training.data.labelled import SUFFIXES, class_tar, idx
 from darkroom.training.data.pictures import Files, Held, Item, Pictures
@@ -189,7 +189,7 @@ def metadata_files(path: Path, split: str = "train") -> list[Path]:
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the line, its columns)."""
     try:
-        with io.TextIOWrapper(foreign.open_file(file, DataError), "utf-8-sig", newline="") as lines:
+        with words.reading(foreign.open_file(file, DataError)) as lines:
             if file.suffix == ".csv":
                 yield from (
                     (number, dict(row)) for number, row in enumerate(csv.DictReader(lines), 2)
@@ -237,6 +237,6 @@ def _note(picture: Path) -> tuple[str, ...]:
         note = picture.with_suffix(suffix)
         if not note.exists():
             continue
-        lines = foreign.read_text(note, DataError).splitlines()
+        lines = words.decoded(foreign.read_bytes(note, DataError)).splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     return ()

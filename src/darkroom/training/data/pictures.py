@@ -18,6 +18,7 @@ from torch import Tensor
 from darkroom import foreign
 from darkroom.errors import DataError
 from darkroom.images import MAX_BYTES, undecoded
+from darkroom.training.data import words
 from darkroom.training.data.labelled import FORMATS, Images, damaged, read_square
 from darkroom.training.data.reading import DamagedError, attempts, left_out
 
@@ -59,6 +60,10 @@ class Pictures(ABC):
     def captions(self, i: int) -> tuple[str, ...]:
         """What is said of item ``i``: nothing, one sentence or more."""
         return ()
+
+    def has_lost_words(self, i: int) -> bool:
+        """Whether item ``i`` has captions that cannot be decoded; they are not in ``captions``."""
+        return False
 
     def all_captions(self) -> list[tuple[str, ...]]:
         """What is said of each item; no picture is read for it."""
@@ -229,6 +234,9 @@ class Part(Pictures):
     def captions(self, i: int) -> tuple[str, ...]:
         return self.whole.captions(int(self.numbers[i]))
 
+    def has_lost_words(self, i: int) -> bool:
+        return self.whole.has_lost_words(int(self.numbers[i]))
+
     def stretches(self) -> Sequence[int]:
         ends = torch.tensor(self.whole.stretches()).cumsum(0)
         before = torch.searchsorted(self.numbers, ends)
@@ -258,7 +266,7 @@ class Item:
     """One picture file."""
 
     path: Path
-    captions: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()  # as ``words.decoded`` makes them
     label: int = -1
     repeats: int = 1
     row: Mapping[str, Any] = field(default_factory=dict)  # whatever else is known
@@ -306,7 +314,10 @@ class Files(Pictures):
             yield foreign.read_bytes(self.item(i).path, DamagedError, MAX_BYTES)
 
     def captions(self, i: int) -> tuple[str, ...]:
-        return self.item(i).captions
+        return words.kept(self.item(i).captions)
+
+    def has_lost_words(self, i: int) -> bool:
+        return any(map(words.is_lost, self.item(i).captions))
 
     def unique(self) -> Sequence[int]:
         repeats = torch.tensor([item.repeats for item in self.items])

@@ -60,7 +60,9 @@ def read_many(
     return pixels[: len(kept)], kept, left_out(lost, len(sources), where)
 
 
-def left_out(lost: Sequence[str], count: int, where: Path | str) -> tuple[str, ...]:
+def left_out(
+    lost: Sequence[str], count: int, where: Path | str, why: str = "cannot be read"
+) -> tuple[str, ...]:
     """What is to be said of a set of ``count`` pictures without some: one sentence, or none.
 
     Raises:
@@ -69,7 +71,7 @@ def left_out(lost: Sequence[str], count: int, where: Path | str) -> tuple[str, .
     if not lost:
         return ()
     verb = "is" if len(lost) == 1 else "are"
-    what = f"{len(lost):,} of {count:,} pictures cannot be read"
+    what = f"{len(lost):,} of {count:,} pictures {why}"
     some = ", ".join(lost[:NAMED])
     remedy = f"`darkroom data check {where}` lists all"
     if 2 * len(lost) > count:

@@ -18,6 +18,7 @@ import torch
 from darkroom import foreign
 from darkroom.atomic import atomic_write
 from darkroom.errors import DataError
+from darkroom.training.data import words
 from darkroom.training.data.labelled import SUFFIXES
 from darkroom.training.data.pictures import Pictures
 from darkroom.training.data.tar_members import members
@@ -130,7 +131,13 @@ class Shards(Pictures):
 
     def _captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
         """The text of each sample; where it has none, what its row says."""
-        texts = [text.decode("utf-8", "replace").strip() for text in self._files(indices, "text")]
+        return [words.kept(said) for said in self._texts(indices)]
+
+    def has_lost_words(self, i: int) -> bool:
+        return any(map(words.is_lost, self._texts([i])[0]))
+
+    def _texts(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        texts = [words.decoded(text).strip() for text in self._files(indices, "text")]
         silent = [i for i, text in zip(indices, texts, strict=True) if not text]
         rows = iter(self._files(silent, "json"))
         return [(text,) if text else _said(_row(next(rows))) for text in texts]
@@ -179,7 +186,7 @@ class Shards(Pictures):
 
 def _row(data: bytes) -> dict:
     try:
-        row = foreign.parse_json(data, "its row", DataError) if data else {}
+        row = foreign.parse_json(words.decoded(data), "its row", DataError) if data else {}
     except DataError:
         return {}
     return row if isinstance(row, dict) else {}
