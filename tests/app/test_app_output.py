@@ -4,6 +4,9 @@ import errno
 import os
 import re
 import resource
+import shlex
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -101,3 +104,24 @@ def test_permissions_are_the_usual_ones(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o640
+
+
+def closed(*arguments: str, redirect: str) -> subprocess.CompletedProcess:
+    """The command in a shell that closes one of its streams."""
+    words = shlex.join([sys.executable, "-m", "darkroom", *arguments])
+    return subprocess.run(
+        ["sh", "-c", f"{words} {redirect}"], capture_output=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_closed_streams_are_no_traceback(tmp_path):
+    done = closed("models", "list", redirect=">&-")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"Traceback" not in done.stderr
+    done = closed("generate", "x", "--sampler", "none", redirect="2>&-")
+    assert (done.returncode, done.stderr) == (2, b"")
+    done = closed("generate", "-", "--out", str(tmp_path / "x"), redirect="<&-")
+    assert done.returncode == 2
+    assert b"nothing came on stdin" in done.stderr
+    assert not (tmp_path / "x").exists()

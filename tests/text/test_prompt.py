@@ -15,6 +15,7 @@ from darkroom.text.prompt import (
     BREAK,
     Piece,
     Subprompt,
+    check_text,
     extract_hypernetworks,
     extract_loras,
     format_emphasis,
@@ -23,6 +24,7 @@ from darkroom.text.prompt import (
     parse_schedule,
     sections,
 )
+from darkroom.weights.adapters.embeddings import is_mentioned
 
 # The published cases of A1111's prompt_parser, as facts: input, output.
 EMPHASIS = {
@@ -413,3 +415,23 @@ def test_pieces_print_as_they_were_written():
     assert format_emphasis([Piece("a (b", 1.0), Piece("c", 1.5), BREAK, Piece("d", 1.0)]) == (
         r"a \(b(c:1.5) BREAK d"
     )
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "\ud83d", "a \udcff\udc80"])
+def test_what_is_not_utf_8_is_refused(text):
+    with pytest.raises(PromptError, match=r"prompt: not UTF-8 after '.*' \(letter \d+\)"):
+        check_text(text)
+    assert check_text("café \U0001f600") == "café \U0001f600"
+
+
+def test_where_we_differ_from_a1111():
+    """The table of docs/prompts.md, row by row."""
+    assert parse_emphasis("(a BREAK b:1.3)") == [Piece("a", 1.3), BREAK, Piece("b", 1.3)]
+    assert parse_parts("a clock at 10:30") == [Subprompt("a clock at 10:30", 1.0)]
+    assert parse_emphasis("(fox:1e-1)") == [Piece("fox", 0.1)]
+    assert parse_parts("a AND b:1e-1") == [Subprompt("a", 1.0), Subprompt("b", 0.1)]
+    assert parse_schedule("[a:b:10:30]", 20) == [(20, "[a:b:10:30]")]
+    with pytest.raises(PromptError):
+        extract_loras("<unknown:x>")
+    assert not is_mentioned("bad-hands", "a fox, bad-hands2")
+    assert is_mentioned("bad-hands", "a fox, (bad-hands:1.1)")

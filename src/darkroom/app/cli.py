@@ -5,6 +5,7 @@ they use when they run.
 """
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -154,6 +155,25 @@ def run(arguments: Sequence[str]) -> int:
     return code
 
 
+def _mend_streams() -> None:
+    """Give closed streams (``>&-``) a place, and let names print that are no UTF-8.
+
+    Whatever is opened next would otherwise become stdout, and be written into.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            flags = os.O_RDONLY if number == 0 else os.O_WRONLY
+            handle = os.open(os.devnull, flags)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            stream = open(number, "r" if number == 0 else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # in JSON, too, a valid escape
+
+
 def main() -> None:
     """Entry point of the ``darkroom`` script."""
 
@@ -161,6 +181,7 @@ def main() -> None:
         raise CancelledError("stopped by a signal (SIGTERM); complete files stay")
 
     signal.signal(signal.SIGTERM, stop)
+    _mend_streams()
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

@@ -150,7 +150,7 @@ def prompts_file(path: Path, what: str = "prompt") -> tuple[str, ...]:
     """
     if not path.exists():
         raise ModelNotFoundError(f"{path}: no such file of {what}s; check the path")
-    lines = foreign.read_text(path, ConfigError).splitlines()
+    lines = foreign.read_text(path, ConfigError).split("\n")
     prompts = tuple(line.strip() for line in lines if line.strip())
     if len(prompts) > MOST_LINES:
         raise typer.BadParameter(

@@ -20,7 +20,7 @@ from darkroom.text.prompt import (
     LoraRequest,
     Piece,
     Subprompt,
-    check_length,
+    check_text,
     extract_loras,
     parse_emphasis,
     parse_parts,
@@ -198,7 +198,7 @@ class PromptEncoder(nn.Module):
         if prompt is None:
             cond = self.unconditional(size)
             return PromptPlan((Segment(steps, (Part(cond, 1.0),)),), self._report("", [""], ()))
-        words, loras = extract_loras(check_length(prompt))
+        words, loras = extract_loras(check_text(prompt))
         parts = _sides(words)
         schedules = [parse_schedule(part.text, steps) for part in parts]
         texts = _distinct(schedules)
@@ -230,7 +230,7 @@ class PromptEncoder(nn.Module):
 
     def report(self, prompt: str, steps: int = 20) -> Report:
         """What ``plan`` would make of a prompt, without running the towers."""
-        words, loras = extract_loras(check_length(prompt))
+        words, loras = extract_loras(check_text(prompt))
         schedules = [parse_schedule(part.text, steps) for part in _sides(words)]
         return self._report(words, _distinct(schedules), tuple(loras))
 

@@ -13,7 +13,7 @@ r"""A1111's prompt language, as text in and data out; nothing here knows tokens 
 
 What does not fit the grammar is text, except for a tag: one that is not understood would be words
 where its writer meant none, so it is an error. Everything runs in linear time and without
-recursion, so neither long nor deep prompts can stall it; ``check_length`` says how long they may
+recursion, so neither long nor deep prompts can stall it; ``check_text`` says how long they may
 be.
 """
 
@@ -42,6 +42,7 @@ _EMPHASIS = re.compile(
 _SCHEDULE = re.compile(r"[()\[\]:|]|(?:[^\\()\[\]:|]++|\\.|\\\Z)++", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _TEXT, _OPEN_ROUND, _CLOSE_ROUND, _OPEN_SQUARE, _CLOSE_SQUARE = range(5)
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a letter: what Python makes of other encodings
 _BREAK = re.compile(r"(?<!\\)\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
 _TAG = re.compile(r"<(\w++):([^<>]*+)(>?+)")
@@ -82,12 +83,18 @@ class HypernetworkRequest(NamedTuple):
     source: str  # the tag as it was written
 
 
-def check_length(text: str) -> str:
+def check_text(text: str) -> str:
     """The prompt itself, if it is one that can be drawn.
 
     Raises:
-        PromptError: it is longer than any prompt.
+        PromptError: it is longer than any prompt, or has bytes that are no UTF-8.
     """
+    if lost := _SURROGATE.search(text):
+        before = text[max(0, lost.start() - 20) : lost.start()]
+        raise PromptError(
+            f"prompt: not UTF-8 after {before!r} (letter {lost.start() + 1:,}); set the "
+            "terminal or the file to UTF-8"
+        )
     if len(text) > LONGEST:
         raise PromptError(f"a prompt of {len(text):,} letters; expected at most {LONGEST:,}")
     return text

@@ -14,6 +14,7 @@ from darkroom.names import DEFAULT_MODEL
 from darkroom.text.prompt import (
     HypernetworkRequest,
     LoraRequest,
+    check_text,
     extract_hypernetworks,
     extract_loras,
 )
@@ -104,6 +105,8 @@ class Request:
         redrawn = self.redrawn
         if not self.prompts and redrawn is None:
             raise usage("give a PROMPT, or --prompts FILE, or --from PICTURE")
+        for text in (*self.texts, self.negative or ""):
+            check_text(text)
         if redrawn:
             check_origin(self, redrawn)
         if redrawn and not self.remote:

@@ -13,6 +13,7 @@ from darkroom.app.drawing.request import Request
 from darkroom.app.outcome import Answer, usage
 from darkroom.app.output import SUFFIXES, Output, output
 from darkroom.app.terminal import is_live, say, seconds_text, show
+from darkroom.text.prompt import LONGEST
 
 if TYPE_CHECKING:
     from darkroom.generation.metadata import Params
@@ -62,8 +63,19 @@ def prompt_texts(prompt: str | None, file: Path | None = None) -> tuple[str, ...
     if file is not None:
         return values.prompts_file(file)
     if prompt == "-":
-        return (sys.stdin.read().strip(),)
+        return (_piped(),)
     return () if prompt is None else (prompt,)
+
+
+def _piped() -> str:
+    """The prompt on stdin. What is no UTF-8 is kept, and refused where the prompt is checked."""
+    if sys.stdin.isatty():
+        say("reading the prompt; end it with Ctrl-D")
+    data = sys.stdin.buffer.read(8 * LONGEST + 1)
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").strip()
+    if not text:
+        raise usage("nothing came on stdin; pipe a prompt into it", "PROMPT -")
+    return text
 
 
 def draw_and_save(
