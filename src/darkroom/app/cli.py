@@ -167,7 +167,7 @@ def _mend_streams() -> None:
             if handle != number:
                 os.dup2(handle, number)
                 os.close(handle)
-            stream = open(number, "r" if number == 0 else "w", encoding="utf-8")  # noqa: SIM115
+            stream = os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8")
             setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
