@@ -160,14 +160,11 @@ def _mend_streams() -> None:
 
     Whatever is opened next would otherwise become stdout, and be written into.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
+    for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            flags = os.O_RDONLY if number == 0 else os.O_WRONLY
-            handle = os.open(os.devnull, flags)
-            if handle != number:
-                os.dup2(handle, number)
-                os.close(handle)
-            stream = os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8")
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for good
+            os.dup2(stream.fileno(), number)
             setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
