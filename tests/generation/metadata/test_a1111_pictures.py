@@ -281,6 +281,26 @@ def test_fooocus_in_the_words_of_a1111() -> None:
     assert missing(params) == ("Sharpness: 2",)
 
 
+def test_old_hypernetworks_and_options_of_unipc_are_read() -> None:
+    params = infotext.read(f"a\n{MAIN}, Hypernet: push(ab12cd34), Hypernet strength: 0.5, RNG: CPU")
+    assert params.prompt == "a<hypernet:push:0.5>"
+    text = MAIN.replace("Euler", "UniPC")
+    assert infotext.read(f"a\n{text}").options == {"order": 3, "scale": "bh1"}
+    params = infotext.read(f"a\n{text}, UniPC variant: bh2, UniPC order: 2, RNG: CPU")
+    assert params.options == {"order": 2, "scale": "bh2"}
+    assert not missing(params)
+
+
+def test_utf_8_in_a_chunk_of_latin_1_is_read() -> None:
+    for text, wanted in ((f"ein Bär\n{MAIN}".encode(), "ein Bär"),
+                         (f"ein Bär\n{MAIN}".encode("latin-1"), "ein Bär")):  # fmt: skip
+        info = PngImagePlugin.PngInfo()
+        info.add(b"tEXt", b"parameters\0" + text)
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=info)
+        assert read_params(buffer.getvalue()).prompt == wanted
+
+
 def test_lines_after_the_line_of_parameters() -> None:
     after = "Template: a {red|blue}, big: cat\nNegative Template: b, Seed: 9, x: 1"
     params = infotext.read(f"a cat\n{MAIN}, RNG: CPU\n{after}")

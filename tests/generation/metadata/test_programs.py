@@ -11,7 +11,7 @@ from sd_parsers import ParserManager
 
 from darkroom.app.drawing.request import Request
 from darkroom.errors import ConfigError
-from darkroom.generation.metadata import Params, SourceImage, UsedSizes, read_params
+from darkroom.generation.metadata import Params, SourceImage, UsedControl, UsedSizes, read_params
 from darkroom.generation.metadata.programs import comfyui, fooocus, invokeai, novelai
 from darkroom.generation.metadata.programs.wording import of_comfyui, of_invoke, of_novelai
 from darkroom.generation.redraw import arguments_of
@@ -266,13 +266,13 @@ def test_invokeai_is_read() -> None:
 
 def test_what_invokeai_does_otherwise() -> None:
     changes = {
-        "controlnets": [{"a": 1}], "seamless_x": True, "hrf_enabled": True, "hrf_strength": 0.4,
+        "seamless_x": True, "hrf_enabled": True, "hrf_strength": 0.4,
         "vae": {"name": "mse"}, "positive_style_prompt": "oil", "scheduler": "euler",
         "positive_prompt": "a red++ (fox)0.5", "rand_device": "cuda",
     }  # fmt: skip
     params = read_params(png(invokeai_metadata=FLAT | changes))
     assert set(missing(params)) == {
-        "controlnets", "seamless_x", "hrf_enabled", "hrf_strength: 0.4", "vae: mse",
+        "seamless_x", "hrf_enabled", "hrf_strength: 0.4", "vae: mse",
         "positive_style_prompt", "its way of weighting words", "the noise of cuda",
     }  # fmt: skip
     assert params.prompt == "a (red:1.21) (fox:0.5)<lora:fur:0.6>"
@@ -286,6 +286,22 @@ def test_what_invokeai_does_otherwise() -> None:
         read_params(png(invokeai_metadata=FLAT | {"generation_mode": "flux_txt2img"}))
     older = {"model": {"model_name": "sd15", "base_model": "sd-1"}, "loras": []}
     assert read_params(png(invokeai_metadata=FLAT | older)).model == "sd15"
+
+
+def test_control_networks_of_invokeai_are_read() -> None:
+    net = {
+        "control_model": {"name": "canny"},
+        "control_weight": 0.5,
+        "begin_step_percent": 0,
+        "end_step_percent": 0.8,
+        "control_mode": "balanced",
+        "image": {"image_name": "a.png"},
+    }
+    params = read_params(png(invokeai_metadata=FLAT | {"controlnets": [net]}))
+    assert params.controls == (UsedControl(net="canny", weight=0.5, end=0.8),)
+    assert not missing(params)
+    with pytest.raises(ConfigError, match="InvokeAI drew .* by an IP-Adapter; it holds"):
+        read_params(png(invokeai_metadata=FLAT | {"ipAdapters": [{"weight": 1}]}))
 
 
 def test_older_invokeai_is_read() -> None:
@@ -340,6 +356,20 @@ def test_fooocus_is_read() -> None:
     found = ParserManager().parse(io.BytesIO(data))
     assert found is not None
     assert found.generator.value == "Fooocus"
+
+
+def test_the_first_form_of_fooocus_is_read() -> None:
+    """Its fields were called as in its log, and it did not say its steps."""
+    data = {
+        "Prompt": "a fox", "Negative Prompt": "b", "Styles": "['Fooocus V2']", "Seed": 3,
+        "Performance": "Quality", "Resolution": "(512, 768)", "Sharpness": 2.0, "Sampler": "euler",
+        "Guidance Scale": 4.0, "Base Model": "x.safetensors", "Refiner Model": "None",
+        "Scheduler": "karras", "LoRA 1": "fur.safetensors : 0.1", "Version": "v2.1.860",
+    }  # fmt: skip
+    params = read_params(png(parameters=data))
+    assert (params.prompt, params.steps, params.model) == ("a fox<lora:fur:0.1>", 60, "x")
+    assert (params.size, params.sampler) == ((768, 512), "euler")
+    assert missing(params) == ("sharpness: 2.0", "styles: ['Fooocus V2']")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP"])

@@ -28,6 +28,8 @@ def texts_of(picture: Image.Image) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in picture.info.items():
         text = exif.decoded(value) if name == "comment" and isinstance(value, bytes) else value
+        if type(text) is str and not text.isascii():
+            text = _as_meant(text)
         if isinstance(name, str) and isinstance(text, str) and text:
             found[name] = capped(text, name)
     if "exif" not in picture.info:
@@ -61,6 +63,14 @@ def texts_of(picture: Image.Image) -> dict[str, str]:
         found |= {key: value for key, value in inner.items() if isinstance(value, str)}
         del found[THEIRS]
     return found
+
+
+def _as_meant(text: str) -> str:
+    """A text chunk that is UTF-8, though PNG has it as Latin-1 and so it was read."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def capped(text: str, name: str) -> str:

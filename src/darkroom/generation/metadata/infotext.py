@@ -29,6 +29,7 @@ _STEPS = re.compile(r"\s*+Steps:\s*+\d++\s*+(?:,|\Z)", re.IGNORECASE)
 _TEMPLATE = re.compile(r"^(?:Negative )?Template:", re.MULTILINE)  # of dynamic prompts
 _SIZE = re.compile(r"(\d{1,6})\s?[x\u00d7]\s?(\d{1,6})", re.ASCII)
 _MODEL_END = re.compile(r"(?:\.(?:safetensors|ckpt))?(?: \[[0-9a-fA-F]{6,64}\])?\Z")
+_HASH = re.compile(r"\([0-9a-fA-F]{4,64}\)\Z")  # of an old hypernetwork's name
 MAIN = frozenset(  # keys that a line of parameters has, whatever it starts with
     ("steps", "sampler", "cfg scale", "seed", "size", "model", "model hash", "schedule type")
 )
@@ -147,7 +148,7 @@ class _Reading:
                 model=fields.get("model") or None,
             )
         options = dict(method.options)
-        self._eta(method.sampler, options)
+        self._options(method.sampler, options)
         rescale = number(self._taken("cfg rescale")) or 0.0
         refiner, noise = self._refiner(), self._noise()
         return Params(
@@ -230,8 +231,16 @@ class _Reading:
     def _rng(self) -> str:
         return self.fields.get("rng") or "GPU"
 
-    def _eta(self, sampler: str, options: dict[str, Any]) -> None:
+    def _options(self, sampler: str, options: dict[str, Any]) -> None:
         """What the samplers of both take."""
+        order = whole(self.fields.get("unipc order"))
+        if sampler == "unipc" and order and order <= 3:
+            options["order"] = order
+            self.used.add("unipc order")
+        variant = self.fields.get("unipc variant")
+        if sampler == "unipc" and variant in ("bh1", "bh2"):
+            options["scale"] = variant
+            self.used.add("unipc variant")
         keys = ("eta ddim", "eta") if sampler == "ddim" else ("eta",)
         found = [eta for key in keys if (eta := number(self.fields.get(key))) is not None]
         if sampler and TABLE[sampler].eta and found and 0 <= found[0] <= 1:
@@ -272,14 +281,19 @@ class _Reading:
         ]
 
     def _tags(self) -> str:
-        """LoRAs that Fooocus names beside the prompt."""
+        """LoRAs that Fooocus, and hypernetworks that old versions, name beside the prompt."""
+        hypernet = _HASH.sub("", self._taken("hypernet") or "")
+        strength = number(self._taken("hypernet strength") or "1")
         said = (part.rpartition(":") for part in self.fields.get("lora weights", "").split(","))
         named = [(stem(name.strip()), number(weight)) for name, _, weight in said]
-        return "".join(
+        tags = [
             f"<lora:{name}:{weight:g}>"
             for name, weight in named
             if weight is not None and not set(name) & set("<>:")
-        )
+        ]
+        if hypernet not in ("", "None") and strength is not None and not set(hypernet) & set("<>:"):
+            tags.append(f"<hypernet:{hypernet}:{strength:g}>")
+        return "".join(tags)
 
     def _is_idle(self, key: str) -> bool:
         value = self.fields[key].strip().lower()

@@ -36,6 +36,7 @@ SILENT = frozenset((  # fields that are read, or change nothing
     "prompt_expansion", "refiner_model", "refiner_model_hash", "refiner_switch", "resolution",
     "sampler", "scheduler", "seed", "steps", "styles", "version", "created_by", "width", "height",
 ))  # fmt: skip
+STEPS = {"Speed": 30, "Quality": 60, "Extreme Speed": 8, "Lightning": 4, "Hyper-SD": 4}
 _LORA = re.compile(r"(.{1,255}) : (-?\d{1,4}(?:\.\d{1,8})?)", re.ASCII)
 
 
@@ -63,7 +64,8 @@ def read(texts: Mapping[str, str]) -> Params | None:
     negative = _prompt(data.get("full_negative_prompt")) or of_comfyui(
         text_in(data, "negative_prompt")
     )
-    steps, seed = whole(data.get("steps")) or None, whole(data.get("seed"))
+    pace = text_in(data, "performance")
+    steps, seed = whole(data.get("steps")) or STEPS.get(pace), whole(data.get("seed"))
     scale, size = number(data.get("guidance_scale")), _size(data)
     model = stem(text_in(data, "base_model"))
     questions |= unsaid(
@@ -129,6 +131,10 @@ def _missing(data: Mapping[str, Any], prompt: str, negative: str, sampler: str) 
         idle = value in (None, "", "None", False, 0) or name in SILENT or name.startswith("lora_")
         if not idle and not (name == "vae" and value == "Default (model)"):
             yield f"{shown(name, 40)}: {shown(value, 40)}"
+    if text_in(data, "performance") not in ("", "Speed", "Quality"):
+        yield f"performance: {shown(data['performance'], 40)}"  # with a LoRA of its own
+    if not data.get("full_prompt") and data.get("styles") not in (None, "", "[]", []):
+        yield f"styles: {shown(data['styles'], 40)}"
     if sampler and TABLE[sampler].stochastic:
         yield "the noise that its sampler adds at each step"
     if is_weighted(prompt, negative):

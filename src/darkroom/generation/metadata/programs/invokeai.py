@@ -16,7 +16,13 @@ from darkroom.generation.metadata.chunks import (
     whole,
 )
 from darkroom.generation.metadata.methods import Method, of_dream, of_invoke
-from darkroom.generation.metadata.params import Origin, Params, SourceImage, UsedRefiner
+from darkroom.generation.metadata.params import (
+    Origin,
+    Params,
+    SourceImage,
+    UsedControl,
+    UsedRefiner,
+)
 from darkroom.generation.metadata.programs.wording import is_weighted
 from darkroom.generation.metadata.programs.wording import of_invoke as worded
 
@@ -29,7 +35,8 @@ PLAIN = ("txt2img", "sdxl_txt2img", "sd_txt2img", "")
 FROM_IMAGE = ("img2img", "sdxl_img2img", "sd_img2img")
 # Fields of the flat form that change nothing here, or that are read.
 SILENT = frozenset((
-    "app_version", "generation_mode", "created_by", "positive_prompt", "negative_prompt", "width",
+    "app_version", "controlnets", "t2iAdapters", "generation_mode", "created_by",
+    "positive_prompt", "negative_prompt", "width",
     "height", "seed", "rand_device", "cfg_scale", "cfg_rescale_multiplier", "steps", "scheduler",
     "clip_skip", "model", "loras", "strength", "init_image", "refiner_model", "refiner_start",
     "positive_style_prompt", "negative_style_prompt", "canvas_v2_metadata", "workflow",
@@ -63,6 +70,8 @@ def _flat(data: Mapping[str, Any], texts: Mapping[str, str]) -> Params:
     name = text_in(data, "scheduler")
     if "positive_prompt" not in data or not name:
         raise _refused("it names no prompt and scheduler", texts)
+    if any(data.get(name) for name in ("ipAdapters", "ref_images")):
+        raise _refused("it follows other pictures by an IP-Adapter", texts)
     missing = [*_changes(data)]
     tags = []
     for lora in _list(data.get("loras")):
@@ -84,9 +93,23 @@ def _flat(data: Mapping[str, Any], texts: Mapping[str, str]) -> Params:
         size=_size(data),
         rescale=_or(data.get("cfg_rescale_multiplier"), 0.0),
         clip_skip=whole(data.get("clip_skip")) or 0,
+        controls=tuple(
+            map(_control, (*_list(data.get("controlnets")), *_list(data.get("t2iAdapters"))))
+        ),
         image=SourceImage(sha256="", strength=min(strength, 1.0)) if strength else None,
         refiner=UsedRefiner(name=refiner, start=start) if refiner and 0 < start < 1 else None,
         model=stem(_name(data.get("model"))),
+    )
+
+
+def _control(used: Mapping[str, Any]) -> UsedControl:
+    weight = used.get("control_weight", used.get("weight"))
+    return UsedControl(
+        net=stem(_name(used.get("control_model") or used.get("t2i_adapter_model"))),
+        weight=_or(weight, 1.0),
+        start=_or(used.get("begin_step_percent"), 0.0),
+        end=_or(used.get("end_step_percent"), 1.0),
+        guess=used.get("control_mode") in ("more_control", "unbalanced"),
     )
 
 
