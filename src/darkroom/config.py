@@ -39,6 +39,7 @@ class Range:
 
 Size = Annotated[int, Range(1, 1 << 20)]  # a size: channels, heads, pixels of a side
 Count = Annotated[int, Range(0, 1 << 20)]  # how many, or none
+Share = Annotated[float, Range(0, 1)]
 WHOLE = Range(-(1 << 63), (1 << 64) - 1)
 
 

@@ -95,8 +95,8 @@ def understood(where: PathLike, error: Kind) -> Iterator[None]:
             raise
         said = " ".join(str(problem).split())[:160]
         raise error(
-            f"{where}: damaged, or of a form that is not known here "
-            f"({type(problem).__name__}: {said}); DARKROOM_DEBUG=1 says more"
+            f"{where}: cannot be used ({type(problem).__name__}: {said}); it is damaged, or of a "
+            "form that is not known here; DARKROOM_DEBUG=1 says more"
         ) from problem
 
 

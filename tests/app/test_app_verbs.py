@@ -231,10 +231,11 @@ def test_train_without_data(darkroom, recipe):
 def test_train_with_a_bad_recipe(darkroom, recipe):
     recipe.write_text(recipe.read_text().replace("batch =", "bach ="))
     ended = darkroom("train", recipe)
-    assert ended.code == 2
+    assert ended.code == 3  # the file is wrong, not what was typed
     assert "bach" in ended.error
+    assert darkroom("train", recipe, "--set", "fit.steps=3").code == 3
     recipe.write_text("recipe = [")
-    assert darkroom("train", recipe).code == 2
+    assert darkroom("train", recipe).code == 3
 
 
 def test_train_lists_the_recipes(darkroom):

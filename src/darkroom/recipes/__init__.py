@@ -1,9 +1,12 @@
 """Training recipes, one page each; ``run`` starts the one that a TOML file names."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from darkroom import foreign
+from darkroom.errors import ConfigError, ConfigFileError
 
 if TYPE_CHECKING:
     from darkroom.recipes.running.planning import Plan
@@ -55,7 +58,7 @@ def run(
         ConfigError: at the call, if the file or a field is not as the recipe wants it.
     """
     recipe, config = read(path, overrides, assignments)
-    return recipe.train(config)
+    return _started(path, recipe.train(config))
 
 
 def plan(
@@ -72,23 +75,55 @@ def plan(
     from darkroom.recipes.running import planning
 
     recipe, config = read(path, overrides, assignments)
-    stages = recipe.stages(config) if hasattr(recipe, "stages") else None
-    return planning.plan(recipe.train, config, stages)
+    with foreign.understood(path, ConfigFileError):
+        stages = recipe.stages(config) if hasattr(recipe, "stages") else None
+        return planning.plan(recipe.train, config, stages)
+
+
+def _started(path: str | Path, steps: Iterator[Any]) -> Iterator[Any]:
+    """The steps; what a recipe's values make impossible shows before the first one."""
+    try:
+        with foreign.understood(path, ConfigFileError):
+            first = next(steps, None)
+        if first is not None:
+            yield first
+            yield from steps
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()
 
 
 def read(
     path: str | Path, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
 ) -> tuple[ModuleType, Any]:
     """The recipe that a TOML file names, and its configuration. Raises as ``run`` does."""
+    from darkroom.config import amended
+
+    table = {**foreign.read_toml(path, ConfigFileError), **(overrides or {})}
+    changed = amended(table, assignments)
+    try:
+        return _read(path, changed)
+    except ConfigError as error:
+        try:
+            _read(path, table)
+        except ConfigError as alone:  # the file is wrong, whatever was typed
+            if str(alone) == str(error):
+                raise ConfigFileError(str(error)) from None
+        raise
+
+
+def _read(path: str | Path, table: Mapping[str, Any]) -> tuple[ModuleType, Any]:
     import importlib
 
-    from darkroom.config import amended, from_dict, read_toml
-    from darkroom.errors import ConfigError
+    from darkroom.config import from_dict
+    from darkroom.recipes.running.sizes import check_sizes
 
-    table = amended({**read_toml(path), **(overrides or {})}, assignments)
+    table = dict(table)
     name = str(table.pop("recipe", "")).replace("-", "_")
     if name not in RECIPES:
-        raise ConfigError(f"{path}: recipe is {name!r}; expected one of {', '.join(RECIPES)}")
+        raise ConfigError(f"{path}: recipe is {name!r:.60}; expected one of {', '.join(RECIPES)}")
     place = "darkroom.recipes.segmenters" if name in SEGMENTERS else "darkroom.recipes"
     recipe = importlib.import_module(f"{place}.{name}")
-    return recipe, from_dict(recipe.Config, table, str(path))
+    config = from_dict(recipe.Config, table, str(path))
+    check_sizes(config, str(path))
+    return recipe, config

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.images import grid, to_pictures
 from darkroom.models.autoencoder import Autoencoder, AutoencoderConfig, kl_divergence
 from darkroom.models.gan import hinge_losses
@@ -32,7 +33,7 @@ class Adversary:
     """The patch adversarial loss."""
 
     weight: float = 0.0  # of the generator's side; 0 = none
-    first: int = 0  # step at which it joins
+    first: Count = 0  # step at which it joins
     model: PatchDiscriminatorConfig = field(default_factory=PatchDiscriminatorConfig)
 
 
@@ -43,14 +44,14 @@ class Config:
     data: Path  # pictures in any format that ``open_data`` knows
     out: Path  # the run: state, log, report, and the finished ``out/autoencoder.safetensors``
     stream: bool = False  # pictures stay on the disk; those in shards always do
-    size: int = 64  # pixels
+    size: Size = 64  # pixels
     kl: float = 0.02  # weight of the divergence, in nats per pixel value
     gradients: float = 0.5  # weight of the error of the image's gradients
     recolour: float = 0.3  # fraction of pictures with another colour
     mirrored: bool = False  # half of the pictures the other way round
     held_out: float = 0.0  # fraction of pictures that are kept aside, to measure on
-    evaluate_every: int = 500  # steps
-    save_every: int = 500  # steps
+    evaluate_every: Count = 500  # steps
+    save_every: Size = 500  # steps
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     adversary: Adversary = field(default_factory=Adversary)
     fit: FitOptions = field(default_factory=FitOptions)

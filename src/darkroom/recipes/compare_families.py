@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from darkroom import foreign
 from darkroom.atomic import atomic_write
-from darkroom.config import from_dict
+from darkroom.config import Count, from_dict
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.schedule import NoiseSchedule
@@ -89,8 +89,8 @@ class Config:
     data: Path  # a folder with MNIST's four files
     out: Path  # a run for each family, ``report.html`` and ``families.json``
     classifier: Path | None = None  # a run of digit-classifier; None trains one in ``out``
-    samples: int = 1000  # drawn from each family for the judge
-    likelihoods: int = 2000  # test digits whose likelihood is measured
+    samples: Count = 1000  # drawn from each family for the judge
+    likelihoods: Count = 2000  # test digits whose likelihood is measured
     gan: GANRecipe = field(default_factory=GANRecipe)
     vae: VAERecipe = field(default_factory=VAERecipe)
     flow: FlowRecipe = field(default_factory=FlowRecipe)

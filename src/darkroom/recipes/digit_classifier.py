@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darkroom.config import from_dict
+from darkroom.config import Count, Size, from_dict
 from darkroom.models.digit_classifier import DigitClassifier, DigitClassifierConfig
 from darkroom.recipes.runs import Run
 from darkroom.training.data import Images, idx
@@ -24,8 +24,8 @@ class Config:
     data: Path  # a folder with MNIST's four files
     out: Path  # the run: state, log, and the finished network in ``out/classifier.safetensors``
     shift: int = 2  # pixels, at most, in each direction
-    evaluate_every: int = 500  # steps
-    save_every: int = 500  # steps
+    evaluate_every: Count = 500  # steps
+    save_every: Size = 500  # steps
     model: DigitClassifierConfig = field(default_factory=DigitClassifierConfig)
     fit: FitOptions = field(default_factory=FitOptions)
 

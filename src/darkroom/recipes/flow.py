@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.config import Count, Size
 from darkroom.images import sheet
 from darkroom.models.flow import Flow, FlowConfig, bits_per_dimension, dequantise
 from darkroom.recipes.runs import Run
@@ -21,8 +22,8 @@ class Config:
     data: Path = Path("data/mnist")  # a folder with MNIST's four files
     out: Path = Path("runs/flow")  # the run: state, log, and the finished ``out/flow.safetensors``
     temperature: float = 0.85  # deviation of the latents that are drawn (section 5)
-    evaluate_every: int = 200  # steps
-    save_every: int = 200  # steps
+    evaluate_every: Count = 200  # steps
+    save_every: Size = 200  # steps
     model: FlowConfig = field(default_factory=FlowConfig)
     fit: FitOptions = field(default_factory=FitOptions)
 

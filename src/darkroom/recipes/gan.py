@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.config import Count, Size
 from darkroom.images import sheet
 from darkroom.models.gan import GAN, GANConfig
 from darkroom.recipes.runs import Run
@@ -21,8 +22,8 @@ class Config:
     data: Path = Path("data/mnist")  # a folder with MNIST's four files
     out: Path = Path("runs/gan")  # the run: state, log, and the finished ``out/gan.safetensors``
     generator_lr: float = 1e-3  # two rates steady the game (Heusel et al., arXiv:1706.08500)
-    evaluate_every: int = 100  # steps
-    save_every: int = 500  # steps
+    evaluate_every: Count = 100  # steps
+    save_every: Size = 500  # steps
     model: GANConfig = field(default_factory=GANConfig)
     fit: FitOptions = field(default_factory=FitOptions)
 

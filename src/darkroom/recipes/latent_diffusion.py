@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.config import from_dict
+from darkroom.config import Count, Size, from_dict
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.sampling_config import SamplingConfig
@@ -60,21 +60,21 @@ class Config:
     autoencoder: Path  # what the autoencoder recipe wrote
     out: Path  # the run: state, log, and the finished model in ``out/model``
     name: str = "model"
-    size: int = 64  # pixels
+    size: Size = 64  # pixels
     noun: str = ""  # what all the pictures are, for captions such as "cat face emoji"
-    vocabulary: int = 1280  # tokens
+    vocabulary: Size = 1280  # tokens
     prediction: str = "velocity"
     empty: float = 0.1  # fraction of captions dropped
     emphasis: float = 1.0  # t = T u^emphasis for uniform u: below 1, more of high noise
-    tints: int = 4  # recoloured variants of each picture
-    grounds: int = 4  # variants over a colour
-    both: int = 2
+    tints: Count = 4  # recoloured variants of each picture
+    grounds: Count = 4  # variants over a colour
+    both: Count = 2
     mirrored: bool = False  # every picture the other way round, too
     prompts: tuple[str, ...] = ()  # drawn for the report; none = some of the captions
     mixture: Mixture = field(default_factory=Mixture)
-    save_every: int = 500  # steps
+    save_every: Size = 500  # steps
     sampler: str = "dpmpp_2m"  # what the finished model names as its own defaults
-    steps: int = 20
+    steps: Size = 20
     guidance: float = 4.0
     recall: float = 0.1  # weight of the regression while the U-Net is trained
     text: TextConfig = field(default_factory=TextConfig)

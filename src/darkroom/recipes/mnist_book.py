@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from darkroom.config import Count
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.prediction import Sample
 from darkroom.diffusion.sampling_config import SamplingConfig
@@ -40,7 +41,7 @@ SIZE, CODE = 32, 32  # pixels; channels that say which digit to draw
 
 @dataclass(frozen=True, kw_only=True)
 class BookConfig:
-    classes: int = 0  # 0 = any digit
+    classes: Count = 0  # 0 = any digit
     unet: UnconditionalUNetConfig = field(default_factory=lambda: MNIST)  # of any digit
 
 

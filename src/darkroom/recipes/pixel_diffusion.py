@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from darkroom.charts import line_chart
+from darkroom.config import Count, Size
 from darkroom.diffusion.pixel_diffusion import PixelDiffusion
 from darkroom.diffusion.prediction import PREDICTIONS
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
+from darkroom.errors import ConfigError
 from darkroom.generation import pixels
 from darkroom.images import sheet
 from darkroom.models.unconditional_unet import UnconditionalUNet, UnconditionalUNetConfig
@@ -42,13 +44,13 @@ class Config:
     empty: float = 0.1  # fraction of classes dropped
     gamma: float = 0.0  # of min-SNR weights; 0 = every level weighs the same
     mirror: bool = False  # half of the pictures left to right
-    held_out: int = 1000  # pictures for the validation loss
-    evaluate_every: int = 200  # steps
-    save_every: int = 100  # steps
+    held_out: Count = 1000  # pictures for the validation loss
+    evaluate_every: Count = 200  # steps
+    save_every: Size = 100  # steps
     sampler: str = "ddpm"  # of what the report shows; its noise forgives a short training
-    steps: int = 25
+    steps: Size = 25
     guidance: float = 2.0
-    samples: int = 1000  # drawn for the judge
+    samples: Count = 1000  # drawn for the judge
     classifier: Path | None = None  # a run of digit-classifier; judges what is drawn
     model: UnconditionalUNetConfig = field(default_factory=UnconditionalUNetConfig)
     fit: FitOptions = field(default_factory=FitOptions)
@@ -59,6 +61,12 @@ def train(config: Config) -> Iterator[FitStep]:
     torch.manual_seed(config.fit.seed)
     images, held_out = read_images(config.data)
     classes = len(images.classes) if config.conditional else 0
+    levels, sides = len(config.model.channels), images.pixels.shape[2:]
+    if any(side % 2 ** (levels - 1) for side in sides):
+        raise ConfigError(
+            f"model.channels: {levels} levels halve the pictures {levels - 1} times, which "
+            f"{sides[1]}x{sides[0]} pixels do not allow; use fewer"
+        )
     network = replace(
         config.model,
         in_channels=images.pixels.shape[1],

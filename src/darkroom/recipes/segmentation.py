@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.errors import LayoutError
 from darkroom.images import grid
 from darkroom.masks import Mask, overlay
@@ -56,8 +57,8 @@ class Config:
     flip: bool = True  # half of the crops are mirrored
     balance: float = 1.0  # exponent of the classes' weights: 0 = all alike, 1 = by frequency
     dice: float = 0.0  # share of the Dice loss
-    evaluate_every: int = 500  # steps; on the validation scenes
-    save_every: int = 500  # steps
+    evaluate_every: Count = 500  # steps; on the validation scenes
+    save_every: Size = 500  # steps
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darkroom.config import Count, Size
 from darkroom.images import sheet
 from darkroom.models.vae import VAE, VAEConfig
 from darkroom.recipes.runs import Run
@@ -21,9 +22,9 @@ class Config:
 
     data: Path = Path("data/mnist")  # a folder with MNIST's four files
     out: Path = Path("runs/vae")  # the run: state, log, and the finished ``out/vae.safetensors``
-    kl_warmup: int = 500  # steps over which the divergence gains its full weight
-    evaluate_every: int = 500  # steps
-    save_every: int = 500  # steps
+    kl_warmup: Count = 500  # steps over which the divergence gains its full weight
+    evaluate_every: Count = 500  # steps
+    save_every: Size = 500  # steps
     model: VAEConfig = field(default_factory=VAEConfig)
     fit: FitOptions = field(default_factory=FitOptions)
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from darkroom.config import Count, Size
 from darkroom.errors import ConfigError
 from darkroom.models.contrastive import ContrastiveConfig, ContrastiveModel
 from darkroom.recipes.clip import book
@@ -45,13 +46,13 @@ class Config:
     loss: Literal["infonce", "siglip"] = "infonce"
     stream: bool = False  # pictures stay on the disk; those in shards always do
     held_out: float = 0.1  # fraction kept aside to measure on, of a set without lists of its own
-    vocabulary: int = 3000  # tokens learned from the captions
+    vocabulary: Size = 3000  # tokens learned from the captions
     margin: float = 1.5  # photographs are kept so much larger than the network sees them
     least_area: float = 0.4  # of a random crop
     forget: float = 0.0  # fraction of a caption's tokens that a step leaves out
     query: str = "dogs on the grass"  # for the grid of nine in the report
-    evaluate_every: int = 500  # steps
-    save_every: int = 500  # steps
+    evaluate_every: Count = 500  # steps
+    save_every: Size = 500  # steps
     compose: Composing | None = None  # cut-outs over grounds, instead of pictures as they are
     half: bool = False  # write the finished model in float16
     model: ContrastiveConfig = field(default_factory=ContrastiveConfig)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from darkroom.config import Size
 from darkroom.errors import ModelMismatchError
 from darkroom.models.distilbert import DistilBert
 from darkroom.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class BookOptions:
     """The table ``[book]``."""
 
-    size: int = 224  # pixels of a side; the aspect is not kept
+    size: Size = 224  # pixels of a side; the aspect is not kept
     length: int = 200  # tokens, at most
     temperature: float = 1.0
     image_lr: float = 1e-4

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config import Count
 from darkroom.errors import ConfigError
 from darkroom.images import ImageLike
 from darkroom.recipes.clip.reading import Learnt, Measured
@@ -52,7 +53,7 @@ class Composing:
     untinted: tuple[str, ...] = ()  # groups of rows that never are: people
     company: float = 0.4  # with others around
     blurred: float = 0.3  # as if enlarged
-    empty: int = 3  # grounds with nothing on them: one of each kind in turn
+    empty: Count = 3  # grounds with nothing on them: one of each kind in turn
     smallest: float = 0.45
     largest: float = 1.15
     turn: float = 20.0  # degrees, at most

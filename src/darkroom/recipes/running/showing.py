@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darkroom.acceleration import accelerate, for_training
+from darkroom.config import Count, Size
 from darkroom.diffusion.conditioning import Conditioning
 from darkroom.diffusion.latent_diffusion import LatentDiffusion
 from darkroom.errors import ConfigError
@@ -27,17 +28,17 @@ class Teaching:
     data: Path  # pictures with captions or classes in any format that ``open_data`` knows
     base: str  # the model to begin with: a name or a path, as ``load`` takes it
     out: Path  # the run: state, log, and what was trained in ``out/model``
-    size: int = 0  # pixels; 0 = the base's own
+    size: Size = 0  # pixels; 0 = the base's own
     noun: str = ""  # what all the pictures are, for captions such as "cat face emoji"
     empty: float = 0.1  # fraction of captions dropped
     emphasis: float = 1.0  # t = T u^emphasis for uniform u: below 1, more of high noise
     tints: int = 0  # recoloured variants of each picture; needs cut-outs, as the next two do
-    grounds: int = 0  # variants over a colour
-    both: int = 0
+    grounds: Count = 0  # variants over a colour
+    both: Count = 0
     mirrored: bool = False  # every picture the other way round, too
     mixture: Mixture = field(default_factory=Mixture)
     prompts: tuple[str, ...] = ()  # drawn for the report; none = some of the captions
-    save_every: int = 500  # steps
+    save_every: Size = 500  # steps
     fit: FitOptions = field(default_factory=FitOptions)
 
 

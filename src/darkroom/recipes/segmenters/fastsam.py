@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from darkroom.config import Count, Size
 from darkroom.images import grid
 from darkroom.masks import Mask, overlay
 from darkroom.models.fastsam.network import FastSAM, FastSAMConfig, mask_logits
@@ -45,9 +46,9 @@ class Config:
     half: bool = True  # ``out/model`` is written in float16
     scenes: SceneOptions = field(default_factory=SceneOptions)
     model: FastSAMConfig = field(default_factory=FastSAMConfig)
-    evaluate_every: int = 500  # steps; on scenes of what is kept aside
-    evaluated: int = 64  # of these scenes
-    save_every: int = 500  # steps
+    evaluate_every: Count = 500  # steps; on scenes of what is kept aside
+    evaluated: Count = 64  # of these scenes
+    save_every: Size = 500  # steps
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:

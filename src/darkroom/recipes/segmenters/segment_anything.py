@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from darkroom.config import Count, Size
 from darkroom.errors import CheckpointError
 from darkroom.images import grid
 from darkroom.masks import Mask, overlay
@@ -54,15 +55,15 @@ class Config:
     grounds: tuple[Path, ...] = ()  # photographs to compose upon
     photographs: int = 2000  # of them, held in memory
     objects: int = 4  # of each scene, that are asked for in a step
-    clicks: int = 2  # corrections after the first prompt
+    clicks: Count = 2  # corrections after the first prompt
     boxed: float = 0.5  # share of objects whose first prompt is a box
     grouped: float = 0.1  # share of objects meant together with what they touch
     half: bool = True  # ``out/model`` is written in float16
     scenes: SceneOptions = field(default_factory=SceneOptions)
     model: SamConfig = field(default_factory=SamConfig)
-    evaluate_every: int = 500  # steps; on scenes of what is kept aside
-    evaluated: int = 64  # of these scenes
-    save_every: int = 500  # steps
+    evaluate_every: Count = 500  # steps; on scenes of what is kept aside
+    evaluated: Count = 64  # of these scenes
+    save_every: Size = 500  # steps
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
