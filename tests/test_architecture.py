@@ -52,6 +52,7 @@ THROUGH = {
     "darkroom.models.sam": "models/sam/test_sam_network.py",
     "darkroom.recipes.report": "recipes/test_recipes.py",
     "darkroom.recipes.runs": "recipes/test_recipes.py",
+    "darkroom.recipes.running.sizes": "recipes/running/test_recipe_sizes.py",
     "darkroom.recipes.running.stopping": "recipes/running/test_runs.py",
     "darkroom.recipes.running.tracking": "recipes/running/test_runs.py",
     "darkroom.text.plan": "text/test_prompt_encoder.py",
