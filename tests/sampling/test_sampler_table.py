@@ -57,7 +57,7 @@ assert "Sampler: Toy!" in infotext.write(picture.params)
 assert infotext.read(infotext.write(picture.params)).sampler == "toy"
 out = io.StringIO()
 with contextlib.redirect_stdout(out):
-    assert run(["generate", "--help"]) == 0
+    assert run(["generate", "--help-all"]) == 0
 assert "toy" in out.getvalue()
 assert values.sampler("toy") == "toy" and values.complete_sampler("to") == ["toy"]
 assert [v.change(Request()).sampler for v in axis("sampler=toy,euler", {}).values] == [
