@@ -10,7 +10,7 @@ import typer
 
 import darkroom as dr
 from darkroom.diffusion.noise import NoiseSource
-from darkroom.diffusion.samplers import lms
+from darkroom.diffusion.samplers.linear_multistep import lms
 from darkroom.images import to_pictures
 
 

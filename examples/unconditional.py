@@ -12,7 +12,7 @@ import typer
 
 import darkroom as dr
 from darkroom.diffusion.noise import NoiseSource
-from darkroom.diffusion.samplers import ddpm
+from darkroom.diffusion.samplers.ancestral import ddpm
 from darkroom.images import to_pictures
 
 

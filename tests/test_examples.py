@@ -1,4 +1,4 @@
-"""Every example runs, on tiny models, and so does every block of Python in the README."""
+"""Every example runs, on tiny models."""
 
 import inspect
 import io
@@ -142,28 +142,6 @@ def test_examples_run_as_they_are(name, tmp_path, monkeypatch):
 def test_every_example_is_tested():
     tested = set(re.findall(r'example\("(\w+)"\)', Path(__file__).read_text()))
     assert tested == {path.stem for path in EXAMPLES.glob("*.py")}
-
-
-def readme_blocks() -> list[Any]:
-    """The README's Python, in order; a comment ``<!-- not run: why -->`` above leaves one out."""
-    readme = ROOT / "README.md"
-    text = readme.read_text("utf-8") if readme.is_file() else ""
-    found = re.finditer(r"(<!-- not run: .+ -->\n+)?```python\n(.*?)```", text, re.DOTALL)
-    return [
-        pytest.param(match[2], id=f"line {text.count(chr(10), 0, match.start(2)) + 1}")
-        for match in found
-        if not match[1]
-    ]
-
-
-@pytest.mark.parametrize("block", readme_blocks())
-def test_readme(block, sd1, tmp_path, monkeypatch):
-    if '"emoji"' in block and not EMOJI.is_file():
-        pytest.skip("the built-in model is not there yet")
-    monkeypatch.chdir(tmp_path)
-    for name in ("photo.png", "picture.png", "fox.png"):
-        Image.linear_gradient("L").convert("RGB").resize((64, 64)).save(name)
-    exec(compile(block, "README.md", "exec"), {"__name__": "__readme__"})
 
 
 def test_every_example_takes_a_model_and_a_folder():

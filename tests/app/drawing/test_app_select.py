@@ -103,6 +103,15 @@ def test_nothing_is_drawn_where_nothing_fits(darkroom, model_folder, opened, mon
     assert not list(Path().glob("other*"))
 
 
+def test_nought_is_said_too(darkroom, model_folder, opened):
+    line = ("edit", "squares.png", "a cat", "--select", "violet", "--model", model_folder, *FAST)
+    ended = darkroom(*line, "--threshold", "0", "--grow", "0", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.answer["selection"]["threshold"] == 0
+    (picture,) = ended.answer["pictures"]
+    assert picture["params"]["inpaint"]["selected"]["grow"] == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -133,7 +142,7 @@ def test_replace(model_folder, opened):
     with pytest.raises(NotFoundError, match="not found") as caught:
         replace("squares.png", "violet", "a cat", segmenter=Squares(), encoder=Colours())
     assert len(caught.value.selection.masks) == 3
-    with pytest.raises(ValueError, match="grow of -1"):
+    with pytest.raises(ValueError, match="grow -1"):
         replace("squares.png", "red", "a cat", grow=-1)
     with pytest.raises(ValueError, match="no words"):
         replace("squares.png", "", "a cat", segmenter=Squares(), encoder=Colours())

@@ -67,7 +67,7 @@ class EditRequest(Request):
             raise usage("no words; say what to look for, such as 'the dog'", "--select")
         by_words = self.how is not None
         for name in () if by_words else self.SELECTING:
-            if getattr(self, name) not in (None, False, ()):
+            if _is_said(getattr(self, name)):
                 raise usage("has no effect without --select TEXT", f"--{name}")
         if isinstance(self.mask, Path):
             existing(self.mask, "mask")
@@ -100,7 +100,7 @@ class EditRequest(Request):
 
         said = {name: getattr(self, name) for name in ("every", "against", "threshold", "grow")}
         said |= {"text": self.select, "segmenter": self.segmenter, "encoder": self.encoder}
-        changes = {name: value for name, value in said.items() if value not in (None, False, ())}
+        changes = {name: value for name, value in said.items() if _is_said(value)}
         if self.select is not None:
             drawn = UsedSelection(text=self.select, grow=GROW)
         assert drawn is not None
@@ -179,3 +179,8 @@ class EditRequest(Request):
             said["feather"] = HARMONISED
         changes = {name: value for name, value in said.items() if value is not None}
         return replace(drawn or UsedInpaint(), **changes)
+
+
+def _is_said(value: object) -> bool:
+    """Whether a flag was given; 0 is."""
+    return value is not None and value is not False and value != ()
