@@ -245,6 +245,15 @@ CATALOG: tuple[Known, ...] = (
         settings=TURBO,
     ),
     Known(
+        name="playgroundai/playground-v2.5-1024px-aesthetic",
+        short=("playground-v2.5",),
+        files=("playground-v2.5-1024px-aesthetic", "playground-v2.5-1024px-aesthetic.fp16"),
+        family="sdxl",
+        licence="Playground-v2.5-Community",
+        prediction="noise",
+        settings=MappingProxyType({"guidance": 3.0}),
+    ),
+    Known(
         name="ali-vilab/text-to-video-ms-1.7b",
         short=("modelscope-video",),
         aliases=("damo-vilab/text-to-video-ms-1.7b",),

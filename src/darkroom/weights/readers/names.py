@@ -43,6 +43,7 @@ MOST_TENSORS = 50_000
 MOST_LETTERS = 32 << 20  # of all names together, those of the containers on the way included
 LONGEST_NAME = 1000
 DEEPEST = 100
+MOST_BESIDE = 64  # entries of a dictionary around a model
 GROUPS = ("_parameters", "_buffers", "_modules")  # of an nn.Module
 PASSING = "_non_persistent_buffers_set"
 HOLDERS = (dict, list, tuple, Inert, TensorRecord, ArrayRecord)
@@ -74,13 +75,13 @@ def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
 
 def _inner(part: Any) -> str:
     """The key of a model inside ``part`` that is all of it; "" where there are other tensors."""
-    if type(part) is not dict:
+    if type(part) is not dict or len(part) > MOST_BESIDE or not any(key in part for key in ROOTS):
         return ""
-    held = [
-        key
-        for key, value in part.items()
-        if key not in NOT_THE_MODEL and next(leaves(value), None) is not None
-    ]
+    holds: dict[int, bool] = {}  # by identity: what is shared is looked through once
+    for value in part.values():
+        if id(value) not in holds:
+            holds[id(value)] = next(leaves(value), None) is not None
+    held = [key for key, value in part.items() if key not in NOT_THE_MODEL and holds[id(value)]]
     found = [key for key in ROOTS if key in held and type(part[key]) in (dict, Inert)]
     return found[0] if found and all(key in ROOTS for key in held) else ""
 
