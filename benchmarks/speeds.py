@@ -21,7 +21,6 @@ import machine
 import torch
 import typer
 
-from darkroom import machine as here
 from darkroom.acceleration import keep_freed_memory
 from darkroom.app.speeds import Operation, operations
 from darkroom.ops import speeds
@@ -129,7 +128,7 @@ def main(choices_only: bool = True, out: Path = machine.RESULTS) -> None:
     with tempfile.TemporaryDirectory() as home:
         single = torch.get_num_threads() == 1
         clock = time.process_time if single else time.perf_counter
-        figures = Watched(Path(home), clock, (lambda: 0) if single else here.interruptions)
+        figures = Watched(Path(home))
         speeds.here = lambda: figures
         wanted = [each for each in operations() if each.has_choice or not choices_only]
         began = clock()

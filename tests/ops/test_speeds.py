@@ -111,6 +111,22 @@ def test_in_doubt_the_plain_row_and_again_next_time(tmp_path, seconds: float, ro
     assert not list(tmp_path.iterdir())
 
 
+def test_one_thread_is_measured_by_its_own_time(monkeypatch) -> None:
+    """While another program runs, that clock stands still."""
+
+    class Named:
+        def __getattr__(self, name: str):
+            return lambda: name
+
+    monkeypatch.setattr(speeds, "time", Named())
+    monkeypatch.setattr("darkroom.machine.interruptions", lambda: 3)
+    for threads, clock, interruptions in ((1, "thread", 0), (2, "perf", 3)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        found = Speeds()
+        assert str(found.clock()).startswith(clock)
+        assert found.interruptions() == interruptions
+
+
 def test_a_process_measures_for_some_seconds_at_most() -> None:
     clock = Clock()
     found = figures(clock)

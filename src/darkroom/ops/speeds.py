@@ -8,7 +8,7 @@ threads and version of PyTorch; what is damaged there is measured again.
 
 Other programs disturb a measurement. A run during which the system took the processor away does not
 count; where too few are left, the plain row is used unless another is faster by ``DOUBT``, and the
-next process measures again.
+next process measures again. One thread is measured by its own CPU time, which is not disturbed.
 """
 
 import contextlib
@@ -46,17 +46,20 @@ class Speeds:
 
     Args:
         folder: where to keep the figures; None = nowhere.
-        clock: seconds; tests bring their own.
-        interruptions: how often the system has taken a processor from this process.
+        clock: seconds; None = of the wall, or of CPU time where there is one thread.
+        interruptions: how often the system has taken a processor from this process, where that
+            disturbs; None = as it counts them, or none where there is one thread.
     """
 
     def __init__(
         self,
         folder: Path | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-        interruptions: Callable[[], int] = machine.interruptions,
+        clock: Callable[[], float] | None = None,
+        interruptions: Callable[[], int] | None = None,
     ) -> None:
-        self.folder, self.clock, self.interruptions = folder, clock, interruptions
+        self.folder = folder
+        self.clock = clock or _clock
+        self.interruptions = interruptions or _interruptions
         self.spent = 0.0  # seconds of measuring
         self._lock = threading.RLock()  # a row may be made of other operations
         self._chosen: dict[tuple[int, str, tuple[int, ...]], str] = {}
@@ -235,6 +238,14 @@ def measurable(*tensors: Tensor | None) -> bool:
 def rounded(count: int, most: int) -> int:
     """The power of two at or below ``count``, at most ``most``: shapes that share a figure."""
     return min(1 << (count.bit_length() - 1), most)
+
+
+def _clock() -> float:
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def _interruptions() -> int:
+    return 0 if torch.get_num_threads() == 1 else machine.interruptions()
 
 
 def _runs(run: Callable[[], object]) -> bool:
