@@ -44,7 +44,7 @@ def test_spacing_of_the_configuration(sampler, spacing, steps):
     assert max(deviations(config, sampler, steps)) < tolerance(sampler)
 
 
-@pytest.mark.parametrize("steps", [1, 10, 30])
+@pytest.mark.parametrize("steps", [1, 16])
 @pytest.mark.parametrize("spacing", ["karras", "exponential", "beta"])
 @pytest.mark.parametrize("sampler", SHAPED)
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
@@ -69,7 +69,7 @@ def test_shaped_spacing(name, sampler, spacing, steps):
 def test_limits_of_shaped_spacings(sampler, spacing, limits):
     """For every class, although most do not name these keys: diffusers looks for them."""
     config = {**SDXL, f"use_{spacing}_sigmas": True, **limits}
-    assert max(deviations(config, sampler, 10)) < tolerance(sampler)
+    assert max(deviations(config, sampler, 6)) < tolerance(sampler)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "lcm", "tcd", "euler", "heun", "dpmpp_2m"])
@@ -154,7 +154,7 @@ def test_thresholding_of_solvers(sampler, data):
 @pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
 @pytest.mark.parametrize("algorithm", ["dpmsolver++", "dpmsolver", "sde-dpmsolver++"])
 @pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("steps", [1, 3, 4, 12, 15])
+@pytest.mark.parametrize("steps", [1, 4, 15])
 def test_dpm_solver_singlestep(order, algorithm, solver_type, steps):
     if (order, algorithm, solver_type) == (3, "sde-dpmsolver++", "heun"):
         pytest.skip("diffusers has the sign of a constant wrong, as in the multistep form")
@@ -222,7 +222,7 @@ COSXL = {
 }
 
 
-@pytest.mark.parametrize("steps", [10, 25, 50])
+@pytest.mark.parametrize("steps", [10, 25])
 @pytest.mark.parametrize(
     "config",
     [
@@ -331,7 +331,7 @@ def test_video_diffusion_levels():
     assert max(deviations(config, None, 25)) < TOLERANCE
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.96, 0.5, 0.2])
+@pytest.mark.parametrize("strength", [1.0, 0.95, 0.4])
 @pytest.mark.parametrize("sampler", SHARED)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_image_to_image(name, sampler, strength):
