@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from darkroom.generation.guidance import Guidance
     from darkroom.generation.image import ImageToImage
     from darkroom.generation.inpaint import Inpaint
+    from darkroom.generation.picture import Picture
     from darkroom.generation.xl.refiner import Refiner
     from darkroom.generation.xl.sizes import SizeConditioning
+    from darkroom.masks import Mask
     from darkroom.tracing import summary, trace
     from darkroom.vision.encoder import open_encoder
     from darkroom.vision.segment import Prompt, open_segmenter
@@ -42,6 +44,8 @@ __all__ = [
     "ImageToImage",
     "Inpaint",
     "Lora",
+    "Mask",
+    "Picture",
     "Prompt",
     "Refiner",
     "SizeConditioning",
@@ -67,6 +71,8 @@ _HOMES = {
     "ImageToImage": "generation.image",
     "Inpaint": "generation.inpaint",
     "Lora": "generation.adapters.lora",
+    "Mask": "masks",
+    "Picture": "generation.picture",
     "Prompt": "vision.segment",
     "Refiner": "generation.xl.refiner",
     "SizeConditioning": "generation.xl.sizes",

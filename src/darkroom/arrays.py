@@ -75,7 +75,7 @@ def to_picture(value: Any, name: str = "the picture") -> Image.Image:
     pixels = _channels_last(name, numbers(name, value))
     if pixels.dtype.kind == "b":
         raise ArrayError(
-            f"{name}: an array of bool is a mask, not a picture; give uint8, or Mask(array)"
+            f"{name}: an array of bool is a mask, not a picture; give uint8, or dr.Mask(array)"
         )
     if pixels.dtype.kind == "f":
         least, most = _range(name, pixels)
@@ -128,7 +128,7 @@ def mask_values(value: Any, name: str = "the mask") -> "np.ndarray":
     if values.dtype != np.uint8:
         raise ArrayError(
             f"{name}: {values.dtype} from {least} to {most}; a mask is bool or float, or whole "
-            "numbers 0 and 1; of a map of classes say Mask.from_classes(map, number)"
+            "numbers 0 and 1; of a map of classes say dr.Mask.from_classes(map, number)"
         )
     if np.isin(values, (0, 255)).all():
         return values > 0
