@@ -128,14 +128,22 @@ def test_folders(tmp_path, config, kind):
         ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
         ("StableCascadePriorPipeline", "Stable Cascade"),
         ("PixArtSigmaPipeline", "PixArt"),
+        ("KolorsPipeline", "Kolors"),
+        ("StableVideoDiffusionPipeline", "Stable Video Diffusion"),
     ],
 )
 def test_pipelines(tmp_path, pipeline, kind):
-    index = {"_class_name": pipeline, "transformer": ["diffusers", "SomeTransformer"]}
+    index = {"_class_name": pipeline, "unet": ["diffusers", "SomeUNet"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=f"{kind} .*which Darkroom does not open; it opens"):
         dr.load(tmp_path)
     assert any("does not open" in note for note in inspect(tmp_path).notes)
+    index = {"_class_name": "MyPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        CheckpointError, match=r"a part 'transformer' .*a FLUX.1 transformer, which"
+    ):
+        dr.load(tmp_path)
 
 
 def test_glora(tmp_path):

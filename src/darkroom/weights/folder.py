@@ -347,6 +347,9 @@ def load_pipeline(folder: Path, target: Target) -> LatentDiffusion | PixelDiffus
         CheckpointError: a part is missing, damaged, or of a class that is not supported.
     """
     index = read_json(folder / "model_index.json")
+    pipeline = str(index.get("_class_name", ""))
+    if said_no := refusal(kind_of_class((pipeline,))):
+        raise CheckpointError(f"{folder}: {printable(pipeline)}: {said_no}")
     parts = parts_of(index, folder)
     if parts.keys() == {"unet", "scheduler"}:  # DDPMPipeline and the like; parts may be at the root
         return load_single_model(folder, target, "unet", "scheduler")
@@ -508,7 +511,7 @@ def parts_of(index: Json, folder: Path) -> dict[str, str]:
             raise CheckpointError(f"{folder}: {name[:40]!r} is of a class that is no text")
         if name not in PARTS and name not in ASIDE:
             pipeline = index.get("_class_name", "a pipeline")
-            if said_no := refusal(kind_of_class((str(pipeline), str(kind)))):
+            if said_no := refusal(kind_of_class((str(kind),))):
                 raise CheckpointError(
                     f"{folder}: {pipeline} has a part {name!r} ({kind}): {said_no}"
                 )

@@ -97,8 +97,8 @@ def _pipeline(folder: Path) -> FileReport:
     details = {"EDM": COSXL if kind == "velocity" else PLAYGROUND} if edm else {}
     missing = [part for part in ("unet", "vae", "text_encoder") if part in parts]
     missing = [part for part in missing if part not in headers]
-    classes = (str(index.get("_class_name", "")), *parts.values())
-    foreign = refusal(kind_of_class(classes)) if "unet" not in parts else ""
+    others = () if "unet" in parts else parts.values()
+    foreign = refusal(kind_of_class((str(index.get("_class_name", "")), *others)))
     dtypes = Counter(dtype_of(header) for header in headers.values())
     return FileReport(
         path=str(folder),

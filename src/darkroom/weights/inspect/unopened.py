@@ -85,6 +85,7 @@ _NAMED: tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...] = (
         "Kandinsky network", PICTURES,
         (("prd_embedding",), ("encoder_hid_proj.image_embeds.",), ("add_embedding.image_norm.",)),
     ),
+    ("Kolors U-Net", PICTURES, (("encoder_hid_proj.weight$", "add_embedding.linear_1."),)),
     ("DeepFloyd IF U-Net", PICTURES, (("add_embedding.pool.positional_embedding",),)),
     ("Stable unCLIP model", PICTURES, (("^noise_augmentor.",), ("^embedder.model.visual.",))),
     # videos
@@ -204,7 +205,10 @@ _CLASSES: tuple[tuple[str, str], ...] = (
     ("PaellaVQ", "Würstchen network"),
     ("Kandinsky", "Kandinsky network"),
     ("PriorTransformer", "Kandinsky network"),
+    ("Kolors", "Kolors U-Net"),
     ("IFPipeline", "DeepFloyd IF U-Net"),
+    ("IFImg2Img", "DeepFloyd IF U-Net"),
+    ("IFSuperResolution", "DeepFloyd IF U-Net"),
     ("StableVideoDiffusion", "Stable Video Diffusion model"),
     ("UNetSpatioTemporal", "Stable Video Diffusion model"),
     ("Wan", "Wan transformer"),

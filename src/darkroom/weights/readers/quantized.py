@@ -12,9 +12,7 @@ from typing import Protocol
 EIGHT_BITS = frozenset(
     {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 )  # numbers of their own
-WHOLE = frozenset(
-    {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"}
-)
+WHOLE = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
 FLOATS = EIGHT_BITS | {"float16", "bfloat16", "float32", "float64"}
 SCALES = (".scale_weight", ".weight_scale")
 MARK = "scaled_fp8"
