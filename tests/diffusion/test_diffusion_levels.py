@@ -10,7 +10,7 @@ import torch
 from diffusers_schedulers import LCM, SD2, SD15, SDXL, TURBO
 
 from darkroom.diffusion.beta import beta_quantiles
-from darkroom.diffusion.levels import Levels
+from darkroom.diffusion.levels import RUNGE_KUTTA, Levels
 from darkroom.diffusion.sampling_config import SamplingConfig
 from darkroom.diffusion.schedule import NoiseSchedule
 from darkroom.diffusion.spacing import SPACINGS
@@ -198,6 +198,17 @@ class TestLevels:
         assert levels.strength(0.55).timesteps == levels.timesteps[23:]
         assert levels.strength(0.8).skipped == levels.sigmas[:10]
         assert levels.strength(0.8).fresh().skipped == ()
+
+    def test_pndm_with_runge_kutta_starts_midway_with_the_short_warm_up(self):
+        config = SamplingConfig.from_diffusers({**SD15, "skip_prk_steps": False})
+        whole = config.levels(10)
+        assert whole.warm_up == RUNGE_KUTTA and whole.strength(1.0) == whole
+        late = whole.strength(0.4)
+        assert late.timesteps == (301, 201, 201, 101, 1) and late.calls == 5
+        assert late.skipped == () and late.warm_up == 2 and late.stride == whole.stride
+        assert whole.strength(0.1).timesteps == (1,)
+        with pytest.raises(ValueError, match="cannot start midway"):
+            whole.skip(3)
 
     def test_strength_too_small_or_too_large(self):
         levels = SD.levels(10)

@@ -134,7 +134,11 @@ class Levels:
         )
 
     def strength(self, strength: float) -> Self:
-        """The last ``strength`` of the steps (0 to 1), counted as diffusers' pipelines count."""
+        """The last ``strength`` of the steps (0 to 1), counted as diffusers' pipelines count.
+
+        PNDM with its Runge-Kutta warm-up starts there with Stable Diffusion's warm-up: diffusers
+        would take the levels for those at the top.
+        """
         if not 0 < strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
         kept = min(int(self.steps * strength), self.steps)
@@ -143,7 +147,19 @@ class Levels:
                 f"strength {strength} of {self.steps} steps leaves none: give a strength of at "
                 f"least {1 / self.steps:.3g}, or at least {math.ceil(1 / strength)} steps"
             )
-        return self.skip(self.steps - kept)
+        done = self.steps - kept
+        if done and self.warm_up == RUNGE_KUTTA:
+            return self._without_runge_kutta().skip(done).fresh().warmed_up()
+        return self.skip(done)
+
+    def _without_runge_kutta(self) -> Self:
+        """The levels between which the three steps of four calls went."""
+        return replace(
+            self,
+            sigmas=self.sigmas[:RUNGE_KUTTA:4] + self.sigmas[RUNGE_KUTTA:],
+            timesteps=self.timesteps[:RUNGE_KUTTA:4] + self.timesteps[RUNGE_KUTTA:],
+            warm_up=0,
+        )
 
     def fresh(self) -> Self:
         """The same levels without a past."""
