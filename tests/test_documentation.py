@@ -165,6 +165,8 @@ def place(shelf, tmp_path, monkeypatch) -> Path:
     mask[16:48, 16:48] = 255
     for name in ("mask.png", "bench_dog_mask.png"):
         Image.fromarray(mask).resize(photo().size).save(here / name)
+    for name in ("noto-emoji", "mnist"):
+        (here / "data" / name).mkdir(parents=True)
     (here / "styles.csv").write_text("name,prompt,negative_prompt\nink,ink drawing,\n")
     shutil.copy(ROOT / "src/darkroom/recipes/gan.toml", here / "my-recipe.toml")
 

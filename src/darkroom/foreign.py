@@ -7,6 +7,7 @@ that other modules open nothing by themselves.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from io import BufferedReader
 from typing import Any
 
 from darkroom.errors import DarkroomError
+from darkroom.names import did_you_mean
 
 MAX_TEXT = 64 << 20  # bytes of a text, of JSON and of a table: vocabularies are the longest
+MOST_NEIGHBOURS = 2000  # files of a folder that are looked at for a name like a missing one
 MAX_TOML = 1 << 20  # bytes
 MOST_VALUES = 2_000_000  # in one JSON or TOML text
 DEEPEST = 64  # lists and objects inside each other
@@ -57,7 +60,7 @@ def opened(path: PathLike, buffering: int = -1) -> BufferedReader:
             raise Unreadable(
                 "is a link to a file that is gone", "restore the file or the link"
             ) from None
-        raise Unreadable("no such file") from None
+        raise Unreadable(f"no such file{near(path)}") from None
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from None
     except (ValueError, UnicodeEncodeError):  # a NUL or half a character in the name
@@ -68,6 +71,16 @@ def opened(path: PathLike, buffering: int = -1) -> BufferedReader:
     except BaseException:
         os.close(handle)
         raise
+
+
+def near(path: PathLike) -> str:
+    """``"; did you mean 'cat.jpg'?"``, where something of such a name lies beside; else ""."""
+    text = os.fsdecode(path)
+    folder, name = os.path.split(text)
+    names = []
+    with contextlib.suppress(OSError, ValueError), os.scandir(folder or ".") as entries:
+        names = [entry.name for entry in itertools.islice(entries, MOST_NEIGHBOURS)]
+    return did_you_mean(name, names)
 
 
 def _check_kind(status: os.stat_result) -> None:

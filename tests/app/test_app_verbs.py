@@ -252,6 +252,25 @@ def test_train_lists_the_recipes(darkroom):
     assert "did you mean 'mnist-conditional.toml'?" in ended.error
 
 
+def test_missing_public_data_can_be_fetched(darkroom):
+    ended = darkroom("train", "mnist.toml")
+    assert ended.code == 3
+    assert "data/mnist: is not here; bring it: `darkroom data fetch mnist`" in ended.error
+    ended = darkroom("train", "cifar10.toml", "--data", "sets/cifar10-train.tar")
+    assert "`darkroom data fetch cifar10 --out sets`" in ended.error
+
+
+@pytest.mark.parametrize("verb", ["classify", "segment", "inspect", "embed", "models add"])
+def test_a_name_beside_a_missing_one_is_offered(darkroom, verb):
+    Path("cat.png").write_bytes(b"x")
+    Path("photos").mkdir()
+    missing = "foto" if verb == "embed" else "kat.png"
+    labels = ("--labels", "a,b") if verb == "classify" else ()
+    ended = darkroom(*verb.split(), missing, *labels)
+    assert ended.code == 3
+    assert f"did you mean {'photos' if verb == 'embed' else 'cat.png'!r}?" in ended.error
+
+
 def test_recipes_that_ship_are_known_by_name(darkroom):
     ended = darkroom("train", "emoji.toml", "--dry-run", "--json")
     assert ended.code == 3

@@ -24,6 +24,7 @@ MAIN = {  # the verb -> the names of its parameters on the short page, in order
     "classify": "images labels labels_file template top chart matrix evaluate model json",
     "search": "where query image without count grid model json",
 }
+FEW = 12  # rows of a page that has room for a second example
 INDENT = "  "
 ALL = "--help-all"
 
@@ -50,7 +51,7 @@ class ShortCommand(TyperCommand):
         usage = ctx.command_path, *(_argument(p) for p in params if not _is_option(p)), "[OPTIONS]"
         lines = [f"Usage: {' '.join(usage)}", "", *_sentence(self.help), ""]
         lines += _rows([(_called(param, ctx), getattr(param, "help", "")) for param in shown])
-        lines += ["", *_examples(self.epilog)]
+        lines += ["", *_examples(self.epilog, 1 if len(shown) > FEW else 2)]
         if len(shown) < len(params):
             lines.append(f"All {len(params)} options: {ctx.command_path} {ALL}")
         formatter.write("\n".join([*lines, *textwrap.wrap(EXIT_CODES, WIDTH)]) + "\n")
@@ -63,11 +64,11 @@ class ShortGroup(TyperGroup):
         """Write the page."""
         verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, verb.help or "") for name, verb in verbs if verb and not verb.hidden]
-        options = [_called(param, ctx) for param in self.params if param.name != "asked"]
+        options = [", ".join(_called(p, ctx) for p in self.params if p.name != "asked")]
+        options = [text for text in options if text]
         lines = [f"Usage: {ctx.command_path} VERB ...", "", *_sentence(self.help), ""]
-        lines += [*_rows(rows), "", *_examples(self.epilog)]
-        lines += [f"Also: {', '.join(options)}"] if options else []
-        lines.append(f"More of each verb: {ctx.command_path} VERB --help")
+        lines += [*_rows(rows), "", *_examples(self.epilog, 1 if len(rows) > FEW else 2)]
+        lines.append("; ".join([f"More: {ctx.command_path} VERB --help", *options[:1]]))
         formatter.write("\n".join([*lines, *textwrap.wrap(EXIT_CODES, WIDTH)]) + "\n")
 
 
@@ -126,10 +127,12 @@ def _sentence(text: str | None) -> list[str]:
     return textwrap.wrap(first, WIDTH)
 
 
-def _examples(epilog: str | None) -> list[str]:
-    """The first two commands of an epilog."""
+def _examples(epilog: str | None, count: int) -> list[str]:
+    """The first commands of an epilog."""
     text = (epilog or "").replace(EXIT_CODES, "")
     found = [line.strip() for line in text.splitlines() if "darkroom " in line]
     found = [line.partition(": ")[2] if line.startswith(("Exa", "Sta")) else line for line in found]
     short = [line for line in found if len(line) <= WIDTH - 11] or found
-    return [f"{'Example: ' if not i else '         '}{line}" for i, line in enumerate(short[:2])]
+    return [
+        f"{'Example: ' if not i else '         '}{line}" for i, line in enumerate(short[:count])
+    ]

@@ -71,6 +71,7 @@ def _place(path: str) -> Path:
     """The path itself, or where a model of that name lies."""
     from darkroom.app.found import found_models
     from darkroom.errors import ModelNotFoundError
+    from darkroom.foreign import near
     from darkroom.names import did_you_mean
     from darkroom.weights.shelves import one_called, open_shelves
 
@@ -83,7 +84,8 @@ def _place(path: str) -> Path:
     if shelved := one_called(path, open_shelves().found, lambda shelved: True):
         return shelved.path
     raise ModelNotFoundError(
-        f"{path}: no such file, folder or model{did_you_mean(path, models)}; check the path"
+        f"{path}: no such file, folder or model{did_you_mean(path, models) or near(place)}; check "
+        "the path"
     )
 
 

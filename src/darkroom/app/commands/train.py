@@ -80,6 +80,7 @@ def train(
     path = recipe_file(config)
     overrides = {"data": data, "out": out}
     given = {name: str(value) for name, value in overrides.items() if value is not None}
+    check_data(recipes.read(path, given, changes or ())[1])
     answer.fields["config"] = str(path)
     if dry_run:
         with waiting("measuring three steps of each training loop"):
@@ -92,6 +93,27 @@ def train(
     steps = recipes.run(path, given, changes or ())
     with noting():
         watch(steps, answer, config.name)
+
+
+def check_data(config: Any) -> None:
+    """Where the data of a recipe are not here and are a public set, say how to bring it.
+
+    Raises:
+        DataError: so it is.
+    """
+    from darkroom.errors import DataError
+    from darkroom.training.data.public import SETS
+
+    data = getattr(config, "data", None)
+    if not isinstance(data, Path) or data.exists():
+        return
+    for one in SETS:
+        if data.name in one.made:
+            bring = f"bring it: `darkroom data fetch {one.name}"
+            bring += f" --out {data.parent}`" if data.parent != Path("data") else "`"
+            raise DataError(
+                f"{data}: is not here; {one.how or bring}, or say where it is with --data"
+            )
 
 
 def recipe_file(config: Path) -> Path:

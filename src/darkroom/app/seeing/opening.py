@@ -10,6 +10,7 @@ from darkroom.app.outcome import Answer, usage
 from darkroom.app.output import SUFFIXES
 from darkroom.app.terminal import say, waiting
 from darkroom.errors import ModelNotFoundError
+from darkroom.foreign import near
 from darkroom.weights.knowledge import Knowledge, Reading, knowledge_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def folder(path: Path) -> Path:
         ModelNotFoundError: it is not (exit code 3).
     """
     if not path.exists():
-        raise ModelNotFoundError(f"{path}: no such folder; check the path")
+        raise ModelNotFoundError(f"{path}: no such folder{near(path)}; check the path")
     if not path.is_dir():
         raise ModelNotFoundError(f"{path}: is a file, expected a folder of pictures")
     return path.absolute()
