@@ -193,7 +193,8 @@ def arguments(line: str) -> list[str]:
     """Of a command, made cheap."""
     words = shlex.split(smaller(line), comments=True)[1:]
     if words[0] in DRAWING and "--steps" not in words and "--from" not in words:
-        words += [] if any("steps=" in word for word in words) else ["--steps", "2"]
+        counted = any("steps=" in word or word == "--timesteps" for word in words)
+        words += [] if counted else ["--steps", "2"]
     if "--select" in words and "--threshold" not in words:
         words += ["--threshold", "0"]  # random weights find nothing
     return words
