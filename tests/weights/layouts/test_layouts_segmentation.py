@@ -110,7 +110,9 @@ def test_strict(tmp_path, config):
         with pytest.raises(LayoutError, match=match):
             dr.load(tmp_path / "changed.pth")
 
-    refused("more", **{"more.weight": torch.zeros(3)})
+    torch.save({**state, "more.weight": torch.zeros(3)}, tmp_path / "more.pth")
+    with pytest.raises(CheckpointError, match=r"more\.weight; without strict"):
+        dr.load(tmp_path / "more.pth", strict=True)
     refused(last, **{last: None})
     refused("shape", **{last: torch.zeros(3)})
     norm = "middle_conv.1.bias" if config is PLAIN else "layer2.0.bn1.bias"
