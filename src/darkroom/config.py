@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 from darkroom import foreign
 from darkroom.atomic import atomic_write
-from darkroom.errors import ConfigError
+from darkroom.errors import ConfigError, ConfigFileError, UnknownKeyError
 from darkroom.names import nearest
 
 T = TypeVar("T")
@@ -143,6 +143,9 @@ class _Place:
             return _Place(self.source, f"{self.path}[{name}]")
         return _Place(self.source, f"{self.path}.{name}" if self.path else name)
 
+    def unknown(self, problem: str) -> ConfigError:
+        return UnknownKeyError(str(self.error(problem)))
+
     def error(self, problem: str) -> ConfigError:
         return ConfigError(": ".join(part for part in (self.source, self.path, problem) if part))
 
@@ -158,7 +161,7 @@ def _dataclass(cls: type[T], data: Any, place: _Place) -> T:
         if key not in fields:
             close = nearest(str(key), fields)
             hint = f"did you mean {close}?" if close else f"valid: {', '.join(fields)}"
-            raise place.error(f"unknown key {key!r:.60} for {cls.__name__}; {hint}")
+            raise place.unknown(f"unknown key {key!r:.60} for {cls.__name__}; {hint}")
     missing = [name for name, field in fields.items() if name not in data and _required(field)]
     if missing:
         raise place.error(f"{cls.__name__} needs {', '.join(missing)}")
@@ -319,7 +322,7 @@ def _toml_or_text(text: str, where: str) -> Any:
         return text.strip()
     except RecursionError:
         pass  # which the next line says
-    return foreign.parse_toml(f"value = {text}", where, ConfigError)["value"]
+    return foreign.parse_toml(f"value = {text}", where, ConfigFileError)["value"]
 
 
 def _refuse_lost_nones(config: Any, path: str) -> None:

@@ -10,7 +10,8 @@ DarkroomError                 one line: what, where, what was expected, what to 
 ├── ModelNotFoundError        a name leads to no model                               (3)
 ├── ModelMismatchError        parts that do not fit: a control of another width      (3)
 ├── ConfigError               a field is unknown or out of range                     (2)
-│   └── ConfigFileError       and it stands in a file                                (3)
+│   ├── UnknownKeyError       there is no such field                                 (2)
+│   └── ConfigFileError       a file cannot be used as it is                         (3)
 │   └── ArgumentError         an argument of a function, likewise; a ValueError and TypeError, too
 ├── PromptError               a prompt asks for something that is not there          (2)
 ├── NonFiniteError            a network produced NaN or infinity                     (1)
@@ -79,8 +80,12 @@ class ArgumentError(ConfigError, ValueError, TypeError):
     """An argument of a function is unknown, of the wrong type or out of range."""
 
 
+class UnknownKeyError(ConfigError):
+    """A configuration has no field of that name."""
+
+
 class ConfigFileError(ConfigError):
-    """As ``ConfigError``, of what a file says: the file is wrong, not what was typed."""
+    """As ``ConfigError``, of values that a file says, or that were put over them."""
 
     exit_code = 3
 

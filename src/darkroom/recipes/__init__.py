@@ -1,12 +1,13 @@
 """Training recipes, one page each; ``run`` starts the one that a TOML file names."""
 
+import contextlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from darkroom import foreign
-from darkroom.errors import ConfigError, ConfigFileError
+from darkroom.errors import ConfigError, ConfigFileError, UnknownKeyError
 
 if TYPE_CHECKING:
     from darkroom.recipes.running.planning import Plan
@@ -75,15 +76,27 @@ def plan(
     from darkroom.recipes.running import planning
 
     recipe, config = read(path, overrides, assignments)
-    with foreign.understood(path, ConfigFileError):
+    with _as_said_by(path):
         stages = recipe.stages(config) if hasattr(recipe, "stages") else None
         return planning.plan(recipe.train, config, stages)
+
+
+@contextlib.contextmanager
+def _as_said_by(path: str | Path) -> Iterator[None]:
+    """What a recipe refuses, or cannot do, is the file's fault."""
+    try:
+        with foreign.understood(path, ConfigFileError):
+            yield
+    except ConfigFileError:
+        raise
+    except ConfigError as error:
+        raise ConfigFileError(f"{path}: {error}") from None
 
 
 def _started(path: str | Path, steps: Iterator[Any]) -> Iterator[Any]:
     """The steps; what a recipe's values make impossible shows before the first one."""
     try:
-        with foreign.understood(path, ConfigFileError):
+        with _as_said_by(path):
             first = next(steps, None)
         if first is not None:
             yield first
@@ -103,13 +116,15 @@ def read(
     changed = amended(table, assignments)
     try:
         return _read(path, changed)
-    except ConfigError as error:
+    except UnknownKeyError as error:
         try:
             _read(path, table)
         except ConfigError as alone:  # the file is wrong, whatever was typed
             if str(alone) == str(error):
                 raise ConfigFileError(str(error)) from None
         raise
+    except ConfigError as error:
+        raise ConfigFileError(str(error)) from None
 
 
 def _read(path: str | Path, table: Mapping[str, Any]) -> tuple[ModuleType, Any]:
