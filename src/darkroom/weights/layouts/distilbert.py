@@ -79,19 +79,20 @@ def distilbert_config(data: Json, where: str = "config.json") -> DistilBertConfi
         CheckpointError: naming the key and the value that our network does not implement.
     """
     fields = Fields(data, where, FIXED, IGNORED)
+    channels, heads = fields.take("dim", 768), fields.take("n_heads", 12)
+    if heads < 1 or channels % heads:
+        raise fields.error("n_heads", f"must divide dim, {channels}")
     config = DistilBertConfig(
         vocabulary=fields.take("vocab_size", 30_522),
         positions=fields.take("max_position_embeddings", 512),
-        channels=fields.take("dim", 768),
+        channels=channels,
         layers=fields.take("n_layers", 6),
-        heads=fields.take("n_heads", 12),
+        heads=heads,
         hidden=fields.take("hidden_dim", 3072),
         dropout=float(fields.take("dropout", 0.1)),
         attention_dropout=float(fields.take("attention_dropout", 0.1)),
     )
     fields.finish()
-    if config.channels % config.heads:
-        raise fields.error("n_heads", f"must divide dim, {config.channels}")
     return config
 
 
