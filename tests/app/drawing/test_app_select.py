@@ -142,7 +142,7 @@ def test_replace(model_folder, opened):
     with pytest.raises(NotFoundError, match="not found") as caught:
         replace("squares.png", "violet", "a cat", segmenter=Squares(), encoder=Colours())
     assert len(caught.value.selection.masks) == 3
-    with pytest.raises(ValueError, match="grow -1"):
+    with pytest.raises(ValueError, match="grow of -1"):
         replace("squares.png", "red", "a cat", grow=-1)
     with pytest.raises(ValueError, match="no words"):
         replace("squares.png", "", "a cat", segmenter=Squares(), encoder=Colours())
