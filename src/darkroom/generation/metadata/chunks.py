@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from darkroom.errors import ConfigError
+from darkroom.errors import ConfigFileError
 from darkroom.generation.metadata import exif
 
 LARGEST = 1_000_000  # characters of one text
@@ -22,7 +22,7 @@ def texts_of(picture: Image.Image) -> dict[str, str]:
     """Every text of a picture that is open, by chunk; those of EXIF by the name PNG has for them.
 
     Raises:
-        ConfigError: one is larger than a million characters, or the EXIF block is damaged and
+        ConfigFileError: one is larger than a million characters, or the EXIF block is damaged and
             there is no other text.
     """
     found: dict[str, str] = {}
@@ -41,7 +41,7 @@ def texts_of(picture: Image.Image) -> dict[str, str]:
     except Exception as error:  # Pillow raises almost anything on damage
         if found:
             return found
-        raise ConfigError(
+        raise ConfigFileError(
             "the picture carries no generation parameters: its EXIF block is damaged "
             f"({' '.join(str(error).split())[:80]})"
         ) from None
@@ -77,10 +77,10 @@ def capped(text: str, name: str) -> str:
     """``text``, if it is not too large.
 
     Raises:
-        ConfigError: it is.
+        ConfigFileError: it is.
     """
     if len(text) > LARGEST:
-        raise ConfigError(
+        raise ConfigFileError(
             f"the picture's text {shown(name)} has {len(text):,} characters; at most "
             f"{LARGEST:,} are read"
         )

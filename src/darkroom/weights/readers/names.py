@@ -62,7 +62,7 @@ def find_model(root: Any, entry: str | None = None) -> tuple[Any, str]:
     if type(root) is dict:
         averaged = ("ema",) if type(root.get("ema")) is Inert else ()
         for key in (*averaged, *ROOTS) if entry is None else (entry,):
-            part = root.get(key)
+            part: Any = root.get(key)
             if type(part) not in (dict, Inert) or next(leaves(part), None) is None:
                 continue
             chosen = [key]
@@ -143,7 +143,7 @@ def _work(value: Any) -> int:
     state = value.state
     if type(state) is not dict or "_parameters" not in state:
         return len(value.items) + len(value.elements)
-    held = [state.get(name) for name in (*GROUPS, PASSING)]
+    held: list[Any] = [state.get(name) for name in (*GROUPS, PASSING)]
     return sum(len(part) for part in held if type(part) in (dict, list, tuple, set))
 
 
