@@ -123,6 +123,6 @@ def test_a_class_that_is_not_known(tmp_path):
     theirs = tiny.sd1().unet
     theirs.save_pretrained(tmp_path / "net")
     path = tmp_path / "net" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "PriorTransformer"}))
-    with pytest.raises(CheckpointError, match="a PriorTransformer is not supported; expected one"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "NoOnesModel"}))
+    with pytest.raises(CheckpointError, match="a NoOnesModel is not supported; expected one"):
         load(tmp_path / "net")
