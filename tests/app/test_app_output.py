@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.app.output import Output, output, slug, write_new
+from darkroom.errors import CheckpointError
 
 
 @given(st.text(max_size=300))
@@ -125,3 +127,54 @@ def test_closed_streams_are_no_traceback(tmp_path):
     assert done.returncode == 2
     assert b"nothing came on stdin" in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file.txt/pictures", "is no folder, so"),
+        ("x" * 300, "a name has at most 255 bytes"),
+        ("pictures\0x", "a name has at most 255 bytes"),
+    ],
+)
+def test_a_place_is_looked_at_before_anything_is_drawn(place, reason, tmp_path):
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(CheckpointError, match=reason):
+        output(str(tmp_path / place)).check()
+    output(str(tmp_path / "new" / "deep" / "a.png")).check()
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", "here"}  # the working folder
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_stdout_is_one_line():
+    done = closed("models", "list", "--json", redirect="> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+SLEEPER = """
+import signal, sys, time
+import darkroom.app.cli as cli
+cli.PATIENCE = 0.2
+def stubborn(arguments):
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(600)
+        except Exception:  # as code that meets damaged files may do
+            pass
+cli.run = stubborn
+cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM")
+def test_sigterm_ends_what_holds_on_to_its_exception():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], **pipes) as child:
+        assert child.stdout.readline() == "ready\n"
+        child.terminate()
+        _, said = child.communicate(timeout=600)
+    assert child.returncode in (5, -signal.SIGALRM)
+    assert "Traceback" not in said

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -32,6 +33,9 @@ from darkroom.app.commands import (
 from darkroom.app.help import shorten
 from darkroom.app.outcome import EXIT_CODES, Answer, help_option, report, usage
 from darkroom.errors import CancelledError
+
+PATIENCE = 4.0  # seconds after SIGTERM in which a verb may tidy up
+STOPPED = "stopped by a signal (SIGTERM); complete files stay"
 
 app = typer.Typer(
     name="darkroom",
@@ -171,11 +175,33 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # in JSON, too, a valid escape
 
 
+def _end_soon() -> None:
+    """End within ``PATIENCE`` seconds, though something may hold on to the signal's exception.
+
+    What is unfinished is removed by the next run. The alarm is the system's: it ends the process
+    even while a long operation keeps Python from running.
+    """
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"error: {STOPPED}\n".encode())
+        os._exit(CancelledError.exit_code)
+
+    if not any(thread.name == "end" for thread in threading.enumerate()):
+        timer = threading.Timer(PATIENCE, end)
+        timer.name, timer.daemon = "end", True
+        timer.start()
+        if hasattr(signal, "SIGALRM"):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(PATIENCE) + 1)
+
+
 def main() -> None:
     """Entry point of the ``darkroom`` script."""
 
     def stop(number: int, frame: object) -> None:
-        raise CancelledError("stopped by a signal (SIGTERM); complete files stay")
+        _end_soon()
+        raise CancelledError(STOPPED)
 
     signal.signal(signal.SIGTERM, stop)
     _mend_streams()
@@ -184,8 +210,14 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
+    except CancelledError:  # a second signal, or one while the first was being reported
+        code = CancelledError.exit_code
     except BrokenPipeError:
         code = 1
+    except OSError as error:  # a full disk behind stdout
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"error: stdout: {error.strerror}; what was printed is not complete\n")
+        os._exit(1)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

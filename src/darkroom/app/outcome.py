@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from darkroom.atomic import DISK
 from darkroom.errors import DarkroomError
 
 EXIT_CODES = "Ends with 0 done, 1 failed, 2 usage, 3 file, 4 memory, 5 cancelled, 130 Ctrl-C."
@@ -70,7 +71,7 @@ def exit_code(error: BaseException) -> int:
         return 4
     if isinstance(error, OSError):
         # a full or failing disk is a failure of the run; a path that is wrong is a wrong path
-        return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE) else 3
+        return 1 if error.errno in (*DISK, errno.EPIPE) else 3
     return 2 if isinstance(error, ValueError) else 1
 
 
@@ -96,6 +97,7 @@ def one_line(error: BaseException) -> str:
             errno.ENOENT: "; check the path",
             errno.EACCES: "; check its permissions",
             errno.ENOSPC: "; free some space or choose another --out",
+            errno.EDQUOT: "; free some space or choose another --out",
         }.get(error.errno or 0, "")
         return _flat(f"{where}{error.strerror or error}{remedy}")
     if isinstance(error, ValueError):

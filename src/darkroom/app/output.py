@@ -1,6 +1,5 @@
 """Names of output files, and putting files there without ever replacing one."""
 
-import contextlib
 import errno
 import os
 import re
@@ -10,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.app.outcome import usage
-from darkroom.atomic import sync_folder
-from darkroom.errors import DarkroomError
+from darkroom.atomic import DISK, on_disk, open_to_all, sweep, sync_folder, unfinished
+from darkroom.errors import CheckpointError, DarkroomError
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl", ".heic", ".svg")
+LONGEST_NAME = 255  # bytes, on every common file system
+TEMPORARY = ".darkroom-"  # how the names of unfinished pictures begin
 NUMBERED = re.compile(r"(\d{5,})-")
 
 
@@ -40,6 +41,7 @@ class Output:
             OSError: the folder cannot be made or written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder, TEMPORARY)
         number = self._next_number()
         while True:
             path = self.folder / self._name(number, prompt, seed)
@@ -48,6 +50,14 @@ class Output:
                 return path
             except FileExistsError:  # taken, perhaps this moment by another process
                 number += 1
+
+    def check(self) -> None:
+        """Refuse a place where nothing can be written, before anything is drawn for it.
+
+        Raises:
+            CheckpointError: saying what is in the way.
+        """
+        check_place(self.folder / (self.file or "00001.png"))
 
     def beside(self, word: str) -> "Output":
         """Where something goes that explains the pictures: its names end in ``word``."""
@@ -83,6 +93,37 @@ def output(where: str) -> Output:
     return Output(path)
 
 
+def check_place(path: Path) -> None:
+    """Refuse a file that could not be made; makes no folder and leaves no file.
+
+    Raises:
+        CheckpointError: saying what is in the way.
+    """
+    for part in path.parts:
+        if "\0" in part or len(os.fsencode(part)) > LONGEST_NAME:
+            raise CheckpointError(
+                f"{str(path)[:60]!r}: a name has at most {LONGEST_NAME} bytes; choose a shorter one"
+            )
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: is no folder, so {path} cannot be made; choose another place"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file, on_disk(path):
+            file.write(b"x" * 4096)
+            file.flush()
+    except OSError as error:
+        if error.errno in DISK and error.errno != errno.EROFS:
+            raise  # exit code 1, with the name
+        why = error.strerror or str(error)
+        raise CheckpointError(
+            f"{path}: nothing can be written in {folder} ({why}); choose another place"
+        ) from None
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet; it appears whole, in one moment, or not at all.
 
@@ -91,27 +132,21 @@ def write_new(path: Path, data: bytes) -> None:
     """
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    handle, temporary = tempfile.mkstemp(prefix=".darkroom-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            try:
+    with unfinished(path.parent, TEMPORARY) as temporary:
+        try:
+            with on_disk(path), open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError as error:
-                raise _with_space(error, path, len(data)) from None
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        except OSError as error:
+            raise _with_space(error, path, len(data)) from None
+        open_to_all(temporary)
         try:
             os.link(temporary, path)  # unlike a rename, this refuses to replace a file
         except FileExistsError:
             raise
         except OSError:  # a file system without hard links
             os.rename(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
     sync_folder(path.parent)
 
 

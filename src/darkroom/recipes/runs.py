@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from darkroom import foreign
-from darkroom.atomic import atomic_write, remove_unfinished
+from darkroom.atomic import Held, atomic_write, on_disk, remove_unfinished
 from darkroom.config import to_dict
 from darkroom.errors import DataError, DataWarning
 from darkroom.machine import processor
@@ -54,7 +54,10 @@ class Run:
         self.held = 0  # bytes of pictures or latents that are in memory all the time
         self.told = 0  # how many streamed pictures were said to be unreadable
         folder.mkdir(parents=True, exist_ok=True)
+        self.held_folder: Held | None = None
         if distributed.first():
+            self._hold()  # a look; it is held while steps are made
+            self._release()
             remove_unfinished(folder)
         if self.state.is_file():
             training.load(self.state)
@@ -69,6 +72,16 @@ class Run:
         if self.training.step >= self.training.options.steps:
             self.training.unshard()
             return  # a finished stage: nothing to log, nothing to save
+        if distributed.first():
+            self._hold()
+        try:
+            yield from self._steps(loss)
+        finally:
+            self._release()
+        self._tell_all()
+        self.training.unshard()
+
+    def _steps(self, loss: Callable[[Draw], Tensor]) -> Iterator[FitStep]:
         if distributed.first():
             self.board = Board(self.folder, self.training.step)
         self._write({"event": "start", "step": self.training.step, **machine()})
@@ -93,8 +106,6 @@ class Run:
                 self.board.close()
             if self.training.step < self.training.options.steps and distributed.first():
                 self._report("This run has not come to its end yet.")
-        self._tell_all()
-        self.training.unshard()
 
     def _logged(self, loss: Callable[[Draw], Tensor], stop: Stop) -> Iterator[FitStep]:
         """The steps of ``fit``, with a row of the log for every 20 and for the last."""
@@ -126,6 +137,25 @@ class Run:
         if self.saved != self.training.step:
             self.training.save(self.state)
             self.saved = self.training.step
+
+    def _hold(self) -> None:
+        """Refuse a second training in this folder until this one has ended.
+
+        Raises:
+            DataError: another process trains here.
+        """
+        try:
+            self.held_folder = Held(self.folder)
+        except BlockingIOError:
+            raise DataError(
+                f"{self.folder}: another training is at work in this folder; wait for it, or give "
+                "this one another `out`"
+            ) from None
+
+    def _release(self) -> None:
+        if self.held_folder is not None:
+            self.held_folder.release()
+            self.held_folder = None
 
     def due(self, every: int) -> bool:
         """Whether something that happens every ``every`` steps, and at the end, is due now."""
@@ -218,7 +248,7 @@ class Run:
         if not distributed.first():
             return
         try:
-            with self.log.open("a", encoding="utf-8") as log:
+            with on_disk(self.log), self.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
         except OSError as error:
             refuse_if_full(error, self.log, 0)

@@ -285,3 +285,15 @@ def test_a_report_counts_the_time_of_every_session():
     assert ">60<" in page
     assert ">0.75<" in page
     assert cards([]) == ""
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path):
+    run, loss = start(tmp_path)
+    steps = run.steps(loss)
+    next(steps)
+    with pytest.raises(DarkroomError, match="another training is at work in this folder"):
+        start(tmp_path)
+    steps.close()
+    assert len(losses(tmp_path)) == OPTIONS.steps - 1
+    assert losses(tmp_path) == []  # finished, and free again
+    start(tmp_path)

@@ -110,7 +110,7 @@ def test_holes_are_closed(folder, encoder):
     index = Index.open(folder)
     assert (len(index.holes), len(index.vectors), index.generation) == (0, 4, 2)
     assert sorted(p.name for p in (folder / NAME).iterdir()) == [
-        "codes-2", LIST, "lock", "scales-2", "vectors-2",
+        "codes-2", LIST, "scales-2", "vectors-2",
     ]  # fmt: skip
     assert same(contents(folder), expected(folder, encoder))
     for file in pictures_in(folder):

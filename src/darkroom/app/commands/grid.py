@@ -17,8 +17,9 @@ from darkroom.app.grid.axes import NAMES, NOTHING, Axis, against, axis
 from darkroom.app.grid.cells import COLUMNS, Cell, cells, drawn
 from darkroom.app.options import drawing as options
 from darkroom.app.outcome import EXIT_CODES, Answer, usage
-from darkroom.app.output import slug, write_new
+from darkroom.app.output import TEMPORARY, check_place, slug, write_new
 from darkroom.app.terminal import say, seconds_text, show
+from darkroom.atomic import sweep
 
 EXAMPLES = """Examples:
 
@@ -154,6 +155,7 @@ def grid(
     _check(found)
     known_cells = drawn(folder / "cells")
     todo = [cell for cell in found if cell.key not in known_cells]
+    check_place(folder / "cells" / "cell.png")
     answer: Answer = ctx.obj
     answer.fields |= {"folder": str(folder), "drawn": 0, "reused": len(found) - len(todo)}
     if dry_run:
@@ -189,6 +191,7 @@ def _list(answer: Answer, found: list[Cell], axes: list[Axis], known: dict[str, 
 
 def _draw(answer: Answer, todo: list[Cell], folder: Path, *, mark: bool) -> None:
     (folder / "cells").mkdir(parents=True, exist_ok=True)
+    sweep(folder / "cells", TEMPORARY)
     if answer.fields["reused"]:
         say(f"{answer.fields['reused']} cells are drawn already")
     if not todo:

@@ -41,6 +41,8 @@ def destination(
         UsageError: they contradict each other, or stdout cannot take the pictures.
     """
     target = None if out == "-" else output(out)
+    if target is not None:
+        target.check()
     if target is None and json:
         raise usage("writes the picture to stdout, where --json would go; choose one", "--out -")
     if target is None and pictures > 1:

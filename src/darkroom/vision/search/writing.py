@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from darkroom.atomic import Held
 from darkroom.errors import CheckpointError, ModelMismatchError
 from darkroom.vision.encoder import Encoder
 from darkroom.vision.search.codes import encode, rotation, unit
@@ -72,7 +73,7 @@ class Writer:
                 f"{path}: is no index, and is in the way; give --out another name"
             )
         path.mkdir(parents=True, exist_ok=True)
-        self.lock = _lock(path)
+        self.lock = _held(path)
         self.open: dict[str, BinaryIO] = {}
         try:
             self.files = connect(path, "rwc")
@@ -114,7 +115,7 @@ class Writer:
             file.close()
         if hasattr(self, "files"):
             self.files.close()
-        self.lock.close()
+        self.lock.release()
 
     def __len__(self) -> int:
         """Pictures."""
@@ -236,18 +237,15 @@ class Writer:
         return self.path / f"{kind}-{self.generation}"
 
 
-def _lock(path: Path) -> sqlite3.Connection:
-    """Held until it is closed, or its process ends.
+def _held(path: Path) -> Held:
+    """The folder, until it is released or this process ends.
 
     Raises:
         CheckpointError: another process holds it.
     """
-    lock = sqlite3.connect(path / "lock", timeout=0, isolation_level=None)
     try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        lock.close()
+        return Held(path)
+    except BlockingIOError:
         raise CheckpointError(
-            f"{path}: another `darkroom embed` is at work on it ({error}); wait for it"
+            f"{path}: another `darkroom embed` is at work on it; wait for it"
         ) from None
-    return lock

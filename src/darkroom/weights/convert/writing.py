@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.atomic import sync_folder
+from darkroom.atomic import on_disk, sweep, sync_folder, unfinished
 from darkroom.errors import CheckpointError, DarkroomError
 from darkroom.weights.convert.lazy import Lazy, real
 from darkroom.weights.save import TensorFile, check_replaceable, writing
@@ -72,10 +71,9 @@ def write(
     """
     check_target(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(
-        tempfile.mkdtemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
-    )
-    try:
+    prefix = f".{target.name[:80]}."
+    sweep(target.parent, prefix)
+    with unfinished(target.parent, prefix, directory=True) as staging, on_disk(target):
         fresh = staging / target.name
         if target.suffix != ".safetensors":
             fresh.mkdir()
@@ -95,8 +93,6 @@ def write(
                 os.fsync(out.fileno())
         check_target(target, force)
         _place(fresh, target, staging / "replaced")
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     sync_folder(target.parent)
 
 
