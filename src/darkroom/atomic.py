@@ -118,9 +118,14 @@ def on_disk(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in DISK:
-            error.filename = os.fspath(path)
+        name_file(error, path)
         raise
+
+
+def name_file(error: OSError, path: str | os.PathLike[str]) -> None:
+    """Have an error of a full or failing disk say which file it was."""
+    if error.filename is None and error.errno in DISK:
+        error.filename = os.fspath(path)
 
 
 def open_to_all(path: str | os.PathLike[str]) -> None:

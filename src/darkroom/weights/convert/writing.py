@@ -1,5 +1,6 @@
 """Files of weights written tensor by tensor: all of them appear, or none."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from darkroom.atomic import on_disk, sweep, sync_folder, unfinished
+from darkroom.atomic import name_file, sweep, sync_folder, unfinished
 from darkroom.errors import CheckpointError, DarkroomError
 from darkroom.weights.convert.lazy import Lazy, real
 from darkroom.weights.save import TensorFile, check_replaceable, writing
@@ -73,7 +74,9 @@ def write(
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name[:80]}."
     sweep(target.parent, prefix)
-    with unfinished(target.parent, prefix, directory=True) as staging, on_disk(target):
+    working = contextlib.ExitStack()
+    staging = working.enter_context(unfinished(target.parent, prefix, directory=True))
+    try:
         fresh = staging / target.name
         if target.suffix != ".safetensors":
             fresh.mkdir()
@@ -93,6 +96,11 @@ def write(
                 os.fsync(out.fileno())
         check_target(target, force)
         _place(fresh, target, staging / "replaced")
+    except OSError as error:
+        name_file(error, target)
+        raise
+    finally:
+        working.close()
     sync_folder(target.parent)
 
 
