@@ -1,6 +1,6 @@
 """How transformers' config files describe DPT, and the pictures it is shown."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from darkroom.errors import ConfigError
 from darkroom.models.dpt.network import COARSEST, PATCH, DPTConfig
@@ -182,14 +182,15 @@ def view_config(data: Json, where: str = "preprocessor_config.json") -> View:
     """
     fields = Fields(data, where, VIEW_FIXED, VIEW_IGNORED)
     size = fields.take("size", 384, also=(dict,))
-    sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
+    height, width = (
+        (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
+    )
     resample = fields.take("resample", 3)
     if resample not in RESAMPLE:
         raise fields.error("resample", "is not supported, expected 2 or 3")
     keep_aspect = bool(fields.take("keep_aspect_ratio", False))
     multiple = fields.take("ensure_multiple_of", 1)
-    height, width = sides
-    if not all(type(side) is int and 1 <= side <= MOST for side in sides):
+    if not _is_side(height) or not _is_side(width):
         raise fields.error("size", "must be a number, or height and width")
     if not keep_aspect and any(round(n / multiple) * multiple % COARSEST for n in (height, width)):
         raise fields.error("size", f"must be of multiples of {COARSEST}")
@@ -205,6 +206,10 @@ def view_config(data: Json, where: str = "preprocessor_config.json") -> View:
     )
     fields.finish()
     return view
+
+
+def _is_side(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 1 <= value <= MOST
 
 
 def _three(fields: Fields, name: str) -> tuple[float, float, float]:

@@ -86,7 +86,7 @@ def vision_config(
     fields = Fields(_public(data), where, VISION_FIXED, VISION_IGNORED)
     if projection is None:
         projected = "CLIPVisionModelWithProjection" in architectures_of(data)
-        projection = fields.take("projection_dim", 512) if projected else 0
+        projection = int(fields.take("projection_dim", 512)) if projected else 0
     size = fields.take("image_size", 224, also=(list,))
     patch = fields.take("patch_size", 32, also=(list,))
     config = VisionConfig(
@@ -342,8 +342,8 @@ def huggingface_view(data: Json, where: str = "preprocessor_config.json") -> Vie
     squash = shortest is None and sides[0] is not None and sides[0] == sides[1]
     if squash:
         shortest = sides[0]
-    square = type(shortest) is int and 1 <= shortest <= MOST
-    if not square or (cut and wanted != shortest) or not (cut or squash):
+    wrong = (cut and wanted != shortest) or not (cut or squash)
+    if wrong or type(shortest) is not int or not 1 <= shortest <= MOST:
         raise fields.error("size", f"with a crop of {crop} is not supported, expected a square")
     resample = fields.take("resample", 3, least=0)
     if resample not in RESAMPLE:
