@@ -134,7 +134,7 @@ def run(
     for one in writers:
         one.keep = inputs
     if len(names) == 1:
-        peek(*names.values())  # says what is wrong before a model is loaded
+        peek(next(iter(names.values())))  # says what is wrong before a model is loaded
     introduce(model, answer)
     if asked.text is not None:
         introduce(asked.words.get("encoder") or ENCODER_MODEL, answer, asked.text)
