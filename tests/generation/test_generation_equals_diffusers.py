@@ -174,6 +174,6 @@ def test_without_guidance(sdxl) -> None:
         width=64,
     ).images  # fmt: skip
     ours = develop(
-        sdxl.model, PROMPT, seeds=[0, 1], steps=2, size=(64, 64), noise=noise()
+        sdxl.model, PROMPT, Guidance(1.0), seeds=[0, 1], steps=2, size=(64, 64), noise=noise()
     )  # fmt: skip
     check(ours, theirs)

@@ -11,7 +11,7 @@ import numpy as np
 import piexif
 import piexif.helper
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
@@ -236,6 +236,7 @@ def test_any_text_is_read_or_refused(text) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(blacklist_categories=("Cs",)), max_size=300))
+@example("\u00c3\u00a9")  # Latin-1 that would be UTF-8, too
 def test_any_prompt_survives_the_file(prompt) -> None:
     prompt = prompt.replace("\0", "")
     params = Params.from_plain({**FULL.to_plain(), "prompt": prompt})

@@ -112,8 +112,8 @@ def check(need: Estimate, free: int, advice: str) -> None:
     """
     if need.activations > free:
         raise NotEnoughMemoryError(
-            f"needs about {_gb(need.activations)} beside the {_gb(need.weights)} of weights, "
-            f"{_gb(free)} are free: {advice}"
+            f"needs about {in_gb(need.activations)} beside the {in_gb(need.weights)} of weights, "
+            f"{in_gb(free)} are free: {advice}"
         )
 
 
@@ -217,5 +217,6 @@ def _bytes(part: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+def in_gb(size: int) -> str:
+    """As text: 1.50 GB."""
+    return f"{size / 1e9:,.2f} GB"

@@ -28,7 +28,7 @@ def texts_of(picture: Image.Image) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in picture.info.items():
         text = exif.decoded(value) if name == "comment" and isinstance(value, bytes) else value
-        if type(text) is str and not text.isascii():
+        if type(text) is str and name != OURS and not text.isascii():  # an iTXt is no str alone
             text = _as_meant(text)
         if isinstance(name, str) and isinstance(text, str) and text:
             found[name] = capped(text, name)
