@@ -121,7 +121,7 @@ def test_dropout_only_while_training() -> None:
 def test_bad_sizes() -> None:
     with pytest.raises(ValueError, match="24"):
         DistilBert(TINY)(torch.zeros(1, 25, dtype=torch.int64))
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="do not split"):
         DistilBert(replace(TINY, heads=5))
 
 
