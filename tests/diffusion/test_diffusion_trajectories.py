@@ -29,7 +29,7 @@ def tolerance(sampler):
     return LOOSE if sampler in ("deis", "dpm2_ancestral") else TOLERANCE
 
 
-@pytest.mark.parametrize("steps", [10, 25, 50])
+@pytest.mark.parametrize("steps", [10, 25, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sampler", [None, *SHARED])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_trajectory(name, sampler, steps):
