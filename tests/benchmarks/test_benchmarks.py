@@ -56,6 +56,7 @@ def test_both_contenders_do_the_same(folder):
         assert set(floats) == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_run_measures_and_a_second_one_adds(folder, tmp_path):
     said = run("--repeats", "1", "--folder", folder, "--out", tmp_path, "--only", "unet1")
     for name in ("darkroom", "darkroom, plain", "diffusers, memory kept"):
