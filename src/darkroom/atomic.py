@@ -152,15 +152,15 @@ def _lock(path: Path, *, wait: bool = False) -> int | None:
         return -1
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except OSError as error:
+        if wait and not isinstance(error, FileNotFoundError):
+            raise  # too many open files, say: another try would end the same way
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             return descriptor
-    except BlockingIOError:
-        pass
-    except FileNotFoundError:
+    except (BlockingIOError, FileNotFoundError):
         pass
     except OSError:  # a file system without locks
         os.close(descriptor)
