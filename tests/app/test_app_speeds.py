@@ -55,7 +55,7 @@ def test_a_row_that_cannot_run_here(darkroom, figures, monkeypatch) -> None:
     def fails(*_: Any) -> Any:
         raise RuntimeError("could not create a primitive")
 
-    monkeypatch.setattr(measured, "convolve_product", fails)
+    monkeypatch.setitem(measured.CONVOLUTIONS, "product", fails)
     told = darkroom("doctor", "--speed", "--json").answer["speed"]["operations"]
     (found,) = [entry for entry in told if entry["operation"].startswith("convolution")]
     assert found["row"] == "torch"

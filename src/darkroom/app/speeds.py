@@ -48,7 +48,7 @@ class Operation:
             return True
         layer: Any = self.layer
         layer.__class__ = MeasuredConv2d
-        return layer.has_choice(torch.empty(self.inputs[0], device="meta"))
+        return layer.other_row(torch.empty(self.inputs[0], device="meta")) is not None
 
     def ready(self) -> tuple[nn.Module | None, tuple[Tensor, ...]]:
         """The layer with random weights, asking for the quickest row; its inputs."""

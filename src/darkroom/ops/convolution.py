@@ -1,4 +1,4 @@
-"""Convolutions: PyTorch's, and one by a matrix product for small pictures."""
+"""Convolutions: PyTorch's, by a matrix product for small pictures, by Winograd's for others."""
 
 from typing import Protocol
 
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.ops.linear import product
+from darkroom.ops.winograd import convolve_winograd
 
 
 class Convolve(Protocol):
@@ -61,4 +62,8 @@ def convolve_product(
     )
 
 
-CONVOLUTIONS: dict[str, Convolve] = {"torch": convolve_torch, "product": convolve_product}
+CONVOLUTIONS: dict[str, Convolve] = {
+    "torch": convolve_torch,
+    "product": convolve_product,
+    "winograd": convolve_winograd,
+}

@@ -5,19 +5,23 @@ names, their memory and hooks are the same. What is small, traced, compiled or o
 a CPU takes PyTorch's way.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darkroom.ops.convolution import convolve_product
+from darkroom.ops.convolution import CONVOLUTIONS
 from darkroom.ops.linear import OneDnnLinear, can_multiply, multiply_onednn
 from darkroom.ops.speeds import LEAST, measurable, quickest, rounded
 
 ROWS = 2048  # of a sample: from here on the time is proportional to them
+SAMPLE, CHANNELS = 4096, 640  # the same: pixels, and channels in and out, of a convolution of 3x3
 PIXELS = 128  # of a batch, above which no product was faster than a convolution
 POINTS = 1024  # the same for kernels of 1x1
+THIN = 32  # channels below which transforming them costs more than it saves
+TILED = 1024  # pixels of a batch from which on Winograd's filtering may pay
 GRADIENTS = {
     (False, False): "linear",
     (True, False): "linear, gradient of the input",
@@ -56,35 +60,62 @@ class MeasuredConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H', W')."""
         weight, bias, stride, padding = self.weight, self.bias, self.stride, self.padding
+        other = self.other_row(input)
         if (
-            not isinstance(padding, str)
-            and self.has_choice(input)
-            and measurable(input, weight, bias)
-            and not _graded(input, weight, bias)
+            other is None
+            or isinstance(padding, str)
+            or not measurable(input, weight, bias)
+            or _graded(input, weight, bias)
+            or not can_multiply()
         ):
+            return super().forward(input)
+        if other == "winograd":
+            operation, sample = "convolution 3x3", functools.cache(lambda: _sample(input, weight))
+            channels = (min(count, CHANNELS) for count in weight.shape[:2])
+            shape = rounded(_pixels(input, stride), SAMPLE), *channels
+        else:
+            operation, sample = "convolution", lambda: (input, weight)
             shape = (*input.shape, *weight.shape, *stride, *padding)
 
-            def product() -> Tensor:
-                return convolve_product(input, weight, bias, stride, padding)
+        def run(row: str) -> Tensor:
+            return CONVOLUTIONS[row](*sample(), None, stride, padding)
 
-            rows = {"torch": lambda: super(MeasuredConv2d, self).forward(input), "product": product}
-            if can_multiply() and quickest("convolution", shape, rows) == "product":
-                return product()
+        rows = {row: functools.partial(run, row) for row in ("torch", other)}
+        if quickest(operation, shape, rows) == other:
+            return CONVOLUTIONS[other](input, weight, bias, stride, padding)
         return super().forward(input)
 
-    def has_choice(self, x: Tensor) -> bool:
-        """Whether a product could be faster, and is worth to be measured."""
+    def other_row(self, x: Tensor) -> str | None:
+        """Which row may be faster than PyTorch's, where the work is worth to be measured."""
         if self.groups != 1 or self.padding_mode != "zeros" or self.dilation != (1, 1):
-            return False
+            return None
         if x.ndim != 4:
-            return False
-        pixels = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
-        tiled = self.stride == self.kernel_size != (1, 1)  # each pixel is laid out once
+            return None
+        pixels = _pixels(x, self.stride)
+        if pixels * self.weight.numel() < LEAST:
+            return None
+        if self.kernel_size == (3, 3) and self.stride == (1, 1) and pixels >= TILED:
+            thin = min(self.weight.shape[:2]) < THIN
+            return None if thin or not x.is_contiguous() else "winograd"
+        apart = self.stride == self.kernel_size != (1, 1)  # each pixel is laid out once
         most = POINTS if self.kernel_size == (1, 1) else PIXELS
-        return (tiled or pixels <= most) and pixels * self.weight.numel() >= LEAST
+        return "product" if apart or pixels <= most else None
 
     def _get_name(self) -> str:
         return "Conv2d"
+
+
+def _pixels(x: Tensor, stride: tuple[int, ...]) -> int:
+    """Of the output, near enough."""
+    return x.shape[0] * x.shape[2] * x.shape[3] // (stride[0] * stride[1])
+
+
+def _sample(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Some channels of some rows of some pictures: from there on the time is proportional."""
+    _, _, height, width = x.shape
+    pictures = max(SAMPLE // (height * width), 1)
+    part = x[:pictures, :CHANNELS, : max(SAMPLE // width, 1)]
+    return part.contiguous(), weight[:CHANNELS, :CHANNELS].contiguous()
 
 
 def _once(

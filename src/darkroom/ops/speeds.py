@@ -6,9 +6,10 @@ The first row is the plain one, which wins unless another is faster by ``MARGIN`
 is kept in the user's cache, in one file for each processor, set of its instructions, number of
 threads and version of PyTorch; what is damaged there is measured again.
 
-Other programs disturb a measurement. A run during which the system took the processor away does not
-count; where too few are left, the plain row is used unless another is faster by ``DOUBT``, and the
-next process measures again. One thread is measured by its own CPU time, which is not disturbed.
+Other programs disturb a measurement. A run during which the system took the processor away more
+than now and then does not count; where too few are left, the plain row is used unless another is
+faster by ``DOUBT``, and the next process measures again. One thread is measured by its own CPU
+time, which is not disturbed.
 """
 
 import contextlib
@@ -29,13 +30,14 @@ from torch import Tensor
 from darkroom import machine
 from darkroom.atomic import atomic_write
 
-MARGIN = 1.1  # how many times as fast as the plain row another must be
+MARGIN = 1.05  # how many times as fast as the plain row another must be
 LEAST = 2**26  # multiplications below which an operation is not worth a measurement: half a ms
+QUIET = 0.01  # seconds between interruptions: 0.015 and more on quiet cores, 0.004 on busy ones
 DOUBT = 1.5  # the same, of a disturbed measurement
 ROUNDS, CLEAN = 9, 3  # of all rows in turn; of them undisturbed; the least time of each counts
-ENOUGH = 0.1  # seconds after which CLEAN rounds will do
+ENOUGH = 0.05  # seconds after which CLEAN rounds will do
 BUDGET = 10.0  # seconds of measuring in a process; then what is not known goes the plain way
-REVISION = 1  # of the rows: raise it when one gets quicker or slower
+REVISION = 2  # of the rows: raise it when one gets quicker or slower
 MOST = 2**20  # bytes of a file of figures
 
 Seconds = Mapping[str, float]  # by row, the plain one first
@@ -135,7 +137,8 @@ class Speeds:
                 before, began = self.interruptions(), self.clock()
                 run()
                 took = self.clock() - began
-                (clean if self.interruptions() == before else disturbed)[name].append(took)
+                often = self.interruptions() - before > took / QUIET
+                (disturbed if often else clean)[name].append(took)
                 spent += took
             least = min(len(clean[name]) for name, _ in usable)
             long = spent > ENOUGH and (least >= CLEAN or (turn >= CLEAN and spent > 5 * ENOUGH))
