@@ -40,6 +40,7 @@ def test_what_is_no_file(tmp_path):
     assert refused(foreign.read_bytes, tmp_path / ("n" * 300))
     (tmp_path / "file").write_text("x")
     assert refused(foreign.read_bytes, tmp_path / "file" / "below")
+    assert refused(foreign.read_bytes, tmp_path / "fil").endswith("; did you mean 'file'?")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="has no such files")

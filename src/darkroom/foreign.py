@@ -60,7 +60,8 @@ def opened(path: PathLike, buffering: int = -1) -> BufferedReader:
             raise Unreadable(
                 "is a link to a file that is gone", "restore the file or the link"
             ) from None
-        raise Unreadable(f"no such file{near(path)}") from None
+        remedy = near(path).removeprefix("; ") or "check the path"
+        raise Unreadable("no such file", remedy) from None
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from None
     except (ValueError, UnicodeEncodeError):  # a NUL or half a character in the name

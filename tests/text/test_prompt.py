@@ -224,6 +224,12 @@ def test_a_tag_that_is_not_understood_is_an_error(tag, reason):
             extract(f"x {tag} y")
 
 
+def test_tags_are_counted():
+    assert len(extract_loras("<lora:a:1>" * 200)[1]) == 200
+    with pytest.raises(PromptError, match="201 tags in one prompt; expected at most 200"):
+        extract_loras("<lora:a:1>" * 201)
+
+
 def test_a_tag_that_is_not_closed_is_an_error():
     with pytest.raises(PromptError, match="it has no '>' at its end"):
         extract_loras("x <lora:a:0.8 y")

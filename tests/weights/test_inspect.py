@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -424,6 +425,13 @@ def test_pipeline_folder(tmp_path):
         inspect(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="nested more than"):
+        inspect(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no pipes")
+def test_an_index_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "model_index.json")
+    with pytest.raises(CheckpointError, match=r"model_index\.json: is a pipe or a device"):
         inspect(tmp_path)
 
 

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from darkroom.errors import PromptError
 
 LONGEST = 50_000  # letters of a prompt
+MOST_TAGS = 200  # <lora:...> and <hypernet:...>: each is a file to be opened
 MOST_CHOICES = 200_000  # readings of brackets that depend on the step, over all steps
 ROUND, SQUARE = 1.1, 1 / 1.1
 LARGEST_WEIGHT = 1e6  # deeper nesting stops here, so no weight is ever infinite
@@ -239,7 +240,10 @@ def _extract(text: str) -> tuple[str, list[LoraRequest | HypernetworkRequest]]:
             raise PromptError(f"prompt tag {match.group()!r:.80}: {error}") from None
         return ""
 
-    return _TAG.sub(take, text), requests
+    words = _TAG.sub(take, text)
+    if len(requests) > MOST_TAGS:
+        raise PromptError(f"{len(requests):,} tags in one prompt; expected at most {MOST_TAGS}")
+    return words, requests
 
 
 def _match_brackets(tokens: Sequence[tuple[str, str]]) -> tuple[bytearray, dict[int, float]]:

@@ -155,8 +155,8 @@ def files_of(path: Path) -> dict[str, Path]:
             )
         return {path.name: path}
     if not path.is_dir():
-        close = foreign.near(path)
-        raise ModelNotFoundError(f"{path}: no such file or folder{close}; check the path")
+        close = foreign.near(path) or "; check the path"
+        raise ModelNotFoundError(f"{path}: no such file or folder{close}")
     found = {
         file.relative_to(path).as_posix(): file
         for file in sorted(path.rglob("*"))

@@ -63,7 +63,7 @@ def folder(path: Path) -> Path:
         ModelNotFoundError: it is not (exit code 3).
     """
     if not path.exists():
-        raise ModelNotFoundError(f"{path}: no such folder{near(path)}; check the path")
+        raise ModelNotFoundError(f"{path}: no such folder{near(path) or '; check the path'}")
     if not path.is_dir():
         raise ModelNotFoundError(f"{path}: is a file, expected a folder of pictures")
     return path.absolute()

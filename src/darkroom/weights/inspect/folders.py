@@ -29,7 +29,7 @@ def inspect_folder(folder: Path) -> FileReport:
     Raises:
         CheckpointError: it holds no model, or a file in it cannot be used.
     """
-    if (folder / "model_index.json").is_file():
+    if (folder / "model_index.json").exists():  # whatever it is: the reader says what is wrong
         return _pipeline(folder)
     chosen = weights_of(folder)
     if chosen is None:
