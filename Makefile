@@ -9,7 +9,7 @@ demo: .venv/.run  ## set up and draw pictures with the built-in model
 	@echo "Look in pictures/"
 
 test: .venv/.dev  ## the whole suite, under six minutes on two quiet cores
-	$(BIN)/pytest -n 2 -q
+	$(BIN)/pytest -n 2 --dist loadfile -q
 
 # What computes, as on a processor without AVX-512 (most people's); elsewhere it changes nothing.
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
@@ -17,7 +17,7 @@ NUMERICAL = $(addprefix tests/,adapters diffusion generation models nn ops train
   test_acceleration.py weights/layouts weights/loras)
 
 test-avx2: .venv/.dev  ## the numerical part once more, imitating a processor without AVX-512
-	$(AVX2) $(BIN)/pytest -n 2 -q $(NUMERICAL)
+	$(AVX2) $(BIN)/pytest -n 2 --dist loadfile -q $(NUMERICAL)
 
 test-slow: .venv/.dev  ## full-size comparisons with the reference libraries
 	$(BIN)/pytest -q -m slow

@@ -57,12 +57,15 @@ Times = dict[str, list[tuple[float, float]]]  # by contender: (wall, CPU) second
 
 
 class Bench:
-    def __init__(self, folder: Path, tiny: bool, threads: int, repeats: int, others: bool) -> None:
+    def __init__(
+        self, folder: Path, tiny: bool, threads: int, repeats: int, others: bool, plain: bool
+    ) -> None:
         self.paths = checkpoint.folders(folder, tiny)
         sizes = checkpoint.TINY if tiny else checkpoint.TRUE
         self.side, self.width = sizes["unet"]["sample_size"], sizes["text"]["hidden_size"]
         self.folder = folder
-        self.threads, self.repeats, self.others, self.steps = threads, repeats, others, 4
+        self.threads, self.repeats, self.steps = threads, repeats, 4
+        self.others, self.plain = others, plain
 
     def run(self, part: str) -> dict[str, Any]:
         if part == "import":
@@ -103,7 +106,9 @@ class Bench:
         return found
 
     def job(self, task: str) -> dict[str, Any]:
-        names = (NAMES[0], KEPT, NAMES[1], PLAIN) if self.others else NAMES
+        names = (NAMES[0], *((KEPT,) if self.others else ()), NAMES[1])
+        if self.plain:
+            names = (*names, PLAIN)
         repeats = self.repeats * (LIGHT if task == "text" else 1)
         found, results = self.turns(names, task, repeats)
         found["psnr"] = {name: agreement(results["diffusers"], results[name]) for name in names[1:]}
@@ -293,9 +298,8 @@ def main(
     repeats: int = 3,
     threads: int = 2,
     tiny: bool = typer.Option(False, "--tiny", help="Small sizes: does the script work?"),
-    others: bool = typer.Option(
-        True, help="Measure diffusers with memory kept, and Darkroom without acceleration, too."
-    ),
+    others: bool = typer.Option(True, help="Measure diffusers with memory kept, too."),
+    plain: bool = typer.Option(True, help="Measure Darkroom without acceleration, too."),
     folder: Path | None = None,
     out: Path = machine.RESULTS,
 ) -> None:
@@ -314,7 +318,7 @@ def main(
     with tempfile.TemporaryDirectory() as temporary:
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        bench = Bench(place, tiny, threads, repeats, others)
+        bench = Bench(place, tiny, threads, repeats, others, plain)
         fields: dict[str, Any] = {"size": size, "machine": facts, "times": {}, "memory": {}}
         fields = earlier(out, name, fields)
         for part in wanted:

@@ -1,6 +1,7 @@
 """The rules of the house that a machine can check: layers, sizes, names, imports without work."""
 
 import ast
+import functools
 import importlib
 import inspect
 import json
@@ -76,6 +77,11 @@ THROUGH = {
 }
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def sources(folder: Path = SRC) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
@@ -114,7 +120,7 @@ def test_oracles_are_not_imported():
     """Nor by ``import_module("...")``, which import-linter does not see."""
     found = []
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -167,7 +173,7 @@ def test_files_of_others_are_opened_in_one_place():
     found = {}
     for path in sources():
         module = module_of(path).partition(".")[2]
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and _reads(node):
                 found.setdefault(module, []).append(f"{node.lineno}: {ast.unparse(node)[:80]}")
     assert not {module: calls for module, calls in found.items() if module not in OPENERS}
@@ -208,7 +214,7 @@ def test_no_with_around_a_yield():
     """A ``with`` around a yield (of no_grad, say) leaks into the caller; an open file does not."""
     found = []
     for path in sources():
-        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for function in ast.walk(parsed(path)):
             if isinstance(function, ast.FunctionDef) and not _is_context_manager(function):
                 for block in _own(function):
                     leaks = isinstance(block, ast.With) and not all(
@@ -268,7 +274,7 @@ def _kind(name: str) -> tuple[int, str]:
 
 def test_public_names_are_typed_and_listed_alike():
     """The lazy table, ``__all__``, ``dir()`` and the imports that type checkers see agree."""
-    tree = ast.parse((SRC / "__init__.py").read_text("utf-8"))
+    tree = parsed(SRC / "__init__.py")
     typed = {
         alias.asname or alias.name: f"{node.module}"
         for block in tree.body
@@ -457,13 +463,13 @@ def test_every_module_is_tested():
     """Some test imports it by name, or ``THROUGH`` says which test runs it."""
     imported = set()
     for path in sources(TESTS):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
     homes = {f"darkroom.{home}" for home in dr._HOMES.values()}  # reached as dr.load and so on
-    empty = {module_of(p) for p in sources() if not ast.parse(p.read_text("utf-8")).body[1:]}
+    empty = {module_of(p) for p in sources() if not parsed(p).body[1:]}
     untested = sorted(set(MODULES) - imported - homes - empty)
     left = [m for m in untested if not any(f"{m}.".startswith(f"{t}.") for t in THROUGH)]
     assert not left

@@ -88,6 +88,7 @@ def test_corruption(digits, tmp_path):
     assert len(np.unique(first)) < len(np.unique(last))
 
 
+@pytest.mark.slow
 def test_training_loss(run, tmp_path, capsys):
     figure("training_loss")(runs=[run(False)], out=tmp_path)
     assert curves(tmp_path / "training_loss.svg") == 1
@@ -130,6 +131,7 @@ def test_guidance_scales(sd1, tmp_path):
     assert not np.array_equal(sheet[:64, -132:-68], sheet[:64, -64 - GAP : -GAP])
 
 
+@pytest.mark.slow
 def test_samplers(sd1, tmp_path):
     figure("samplers")(model=sd1, out=tmp_path, prompt="cat", steps=[2])
     assert picture(tmp_path / "samplers.png").shape[0] == TITLE + len(SAMPLER_NAMES) * (64 + GAP)
@@ -155,6 +157,7 @@ def test_latents(sd1, tmp_path):
     assert picture(tmp_path / "latents.png").shape[1] == 6 * (64 + GAP)
 
 
+@pytest.mark.slow
 def test_similarity(sd1, tmp_path, capsys):
     figure("similarity")(
         model=sd1, out=tmp_path, captions=["cat", "the cat", "a"], seeds=1, steps=1, updates=5

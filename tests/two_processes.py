@@ -10,6 +10,10 @@ from torch import multiprocessing
 
 from darkroom.training import distributed
 
+PRELOADED = [  # once for all processes; an optimizer imports the second
+    "torch", "torch._dynamo", "torch.distributed", "darkroom.recipes", "darkroom.training.fit",
+]  # fmt: skip
+
 
 def run(function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
     """What ``function(*arguments)`` returns on each of ``count`` processes."""
@@ -17,7 +21,7 @@ def run(function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[A
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "darkroom.training.fit"])
+    context.set_forkserver_preload(PRELOADED)
     queue = context.SimpleQueue()
     processes = [
         context.Process(target=_process, args=(rank, count, port, queue, function, arguments))

@@ -39,6 +39,7 @@ def run(*arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_both_contenders_do_the_same(folder):
     sizes = checkpoint.TINY
     inputs = contenders.Inputs(sizes["unet"]["sample_size"], sizes["text"]["hidden_size"])
@@ -73,6 +74,7 @@ def test_a_run_measures_and_a_second_one_adds(folder, tmp_path):
     assert fields["machine"]["packages"]["torch"] == torch.__version__.removeprefix("v")
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_its_peak(folder):
     command = [sys.executable, ROOT / "benchmarks" / "probe.py", "darkroom", "unet2"]
     command += [folder / "tiny-fp32", "8", "32", "2", "1"]

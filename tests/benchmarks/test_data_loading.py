@@ -10,8 +10,10 @@ from training.data.data_sets import picture
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import data_loading  # noqa: E402
+import pytest
 
 
+@pytest.mark.slow
 def test_contenders_load_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
     photographs = tmp_path / "photographs"

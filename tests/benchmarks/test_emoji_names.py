@@ -116,6 +116,7 @@ def test_grey_has_no_hue_and_redness_is_red():
     assert metric.mean_hue(red) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_script_measures_a_model(tmp_path):
     from weights import tiny
 

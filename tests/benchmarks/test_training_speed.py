@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import training_speed  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", training_speed.JOBS)
 def test_both_loops_have_the_same_losses(job, monkeypatch):
     monkeypatch.setitem(training_speed.JOBS, job, 2)

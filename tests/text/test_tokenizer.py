@@ -55,9 +55,10 @@ def test_vocabulary_is_numbered_as_the_file_says(tokenizer):
     assert slow.vocab.items() <= tokenizer.vocab.items()
 
 
-def test_same_ids_as_transformers_on_every_caption(tokenizer, reference, data):
-    captions = flickr(data)
-    assert len(captions) == 40455
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_same_ids_as_transformers_on_captions(tokenizer, reference, data, every):
+    captions = flickr(data)[::every]
+    assert len(captions) == -(-40455 // every)
     assert reference(captions, add_special_tokens=False).input_ids == [
         tokenizer.encode(caption) for caption in captions
     ]
@@ -70,7 +71,7 @@ def test_same_ids_as_the_slow_statement_on_captions(tokenizer, data, every):
 
 
 def test_same_ids_as_transformers_on_random_unicode(tokenizer, reference):
-    texts = list(fuzz.strings(20_000))
+    texts = list(fuzz.strings(5_000))
     theirs = reference(texts, add_special_tokens=False).input_ids
     wrong = [t for t, ids in zip(texts, theirs, strict=True) if tokenizer.encode(t) != ids]
     assert wrong == []
@@ -78,8 +79,8 @@ def test_same_ids_as_transformers_on_random_unicode(tokenizer, reference):
 
 def test_same_ids_as_the_slow_statement_on_random_unicode(tokenizer):
     slow = shipped()
-    texts = [t for t in fuzz.strings(20_000) if fuzz.settled(t) and not fuzz.has_marker(t)]
-    assert len(texts) > 12_000
+    texts = [t for t in fuzz.strings(5_000) if fuzz.settled(t) and not fuzz.has_marker(t)]
+    assert len(texts) > 3_000
     assert [t for t in texts if tokenizer.encode(t) != slow.encode(t)] == []
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cases import quick
 from darkroom.acceleration import Acceleration, accelerate
 from darkroom.masks import Mask
 from darkroom.models.sam.config import DecoderConfig, SamConfig, VitConfig
@@ -75,7 +76,7 @@ def alike(ours: list[dict], theirs: list[dict]) -> None:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
+@pytest.mark.parametrize("fast", quick([False], [False, True]), ids=["plain", "fast"])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_segment_anything(segmenter, image, case: str, fast: bool) -> None:
     expected = VECTORS["found"][case]

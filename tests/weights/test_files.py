@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from cases import quick
 from darkroom.errors import CheckpointError, UnsafeFileError
 from darkroom.weights.files import Inert, read_header, read_object, read_sharded, read_tensors
 
@@ -454,7 +455,9 @@ print(opened, status("VmHWM") - before)
 """
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torch", "torch legacy"])
+@pytest.mark.parametrize(
+    "form", quick(["safetensors", "torch"], ["safetensors", "torch", "torch legacy"])
+)
 def test_memory(tmp_path, form):
     """Every tensor at once takes at most the file's size; before it is used, next to nothing."""
     size = 128 << 20

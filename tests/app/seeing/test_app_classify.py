@@ -83,6 +83,7 @@ def test_a_data_set_of_classes(darkroom, model, photos):
     assert again.out.splitlines()[0] == "CLASS\tPICTURES\tRIGHT\tMOST OFTEN TAKEN FOR"
 
 
+@pytest.mark.slow
 def test_digits_from_memory(darkroom, model, data):
     ended = darkroom("classify", data / "mnist", "--evaluate", "--model", model, "--json")
     assert ended.code == 0, ended.err

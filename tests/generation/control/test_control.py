@@ -1,5 +1,6 @@
 """Control: equal to diffusers' pipelines, its numbers checked, its pictures drawn again."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 import darkroom as dr
 import oracles
+from cases import quick
 from darkroom.errors import ConfigError, ModelMismatchError
 from darkroom.generation.control import Control
 from darkroom.generation.generate import develop, generate
@@ -85,15 +87,15 @@ def drawn(bench: Bench, *features: Any, **arguments: Any) -> list[Any]:
     return develop(bench.pair.model, PROMPT, Guidance(SCALE, NEGATIVE), *features, **arguments)
 
 
-@pytest.mark.parametrize("sampler", [None, "heun", "ddim"])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"weight": 0.5, "start": 0.2, "end": 0.7},
-        {"weight": 0.8, "guess": True},
-    ],
-)
+SETTINGS = [
+    {},
+    {"weight": 0.5, "start": 0.2, "end": 0.7},
+    {"weight": 0.8, "guess": True},
+]
+CASES = [*itertools.product([None, "heun", "ddim"], SETTINGS)]
+
+
+@pytest.mark.parametrize(("sampler", "settings"), quick(CASES[::4], CASES))  # each value once
 def test_text_to_image(sd1: Bench, sampler: str | None, settings: dict[str, Any]) -> None:
     sd1.pair.schedule(sampler)
     theirs, net = sd1.nets[0]

@@ -121,6 +121,7 @@ def test_image_to_image(pair):
     check(ours, expected)
 
 
+@pytest.mark.slow
 def test_any_sampler(pair):
     """Each of ours draws from the file; those of distillations say what is wrong."""
     kind, _, folder = pair

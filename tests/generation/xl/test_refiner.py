@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cases import quick
 from darkroom.errors import ConfigError, ModelMismatchError
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
@@ -64,7 +65,11 @@ def test_diffusers_opens_what_is_saved(refiner, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "start"), [*((name, 0.7) for name in SCHEDULERS), ("euler", 0.35)]
+    ("sampler", "start"),
+    quick(
+        [("euler", 0.7), ("dpmpp_2m", 0.7), ("euler", 0.35)],
+        [*((name, 0.7) for name in SCHEDULERS), ("euler", 0.35)],
+    ),
 )
 def test_it_takes_over(base, refiner, sampler, start) -> None:
     for pair in (base, refiner):

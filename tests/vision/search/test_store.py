@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cases import quick
 from darkroom.errors import CheckpointError, ModelMismatchError
 from darkroom.vision.encoder import Encoder
 from darkroom.vision.search import NAME, Index, embed, pictures_in
@@ -154,7 +155,7 @@ with Writer(folder / NAME, folder, encoder) as writer:
 """
 
 
-@pytest.mark.parametrize("mode", ["embedding", "compacting"])
+@pytest.mark.parametrize("mode", quick(["embedding"], ["embedding", "compacting"]))
 def test_killed_at_any_time_it_goes_on_where_it_was(folder, encoder, mode):
     if mode == "compacting":
         run(folder, encoder)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import darkroom as dr
+from cases import quick
 from darkroom.errors import ConfigError
 from darkroom.weights.inspect.layers import architectures, networks_called, networks_of
 from weights import tiny
@@ -129,7 +130,13 @@ def test_usual_sizes_and_inputs():
     assert shapes(networks_called("mnist")[0]) == [(1, 1, 32, 32), (1,)]
 
 
-@pytest.mark.parametrize("name", [n for n in architectures() if not n.startswith("sd")])
+ALONE = [n for n in architectures() if not n.startswith("sd")]
+LARGE = ["playground-v2.5", "instruct-pix2pix", "openclip-vit-g-14", "openclip-vit-bigg-14",
+    "openclip-vit-h-14", "openclip-vit-h-14-378", "clip-vit-l-14-336px", "clip-rn50x16",
+    "clip-rn50x64", "resnet152", "openclip-vit-l-14-336", "sam-vit-l"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", quick([n for n in ALONE if n not in LARGE], ALONE))
 def test_every_network_alone_runs(name):
     for network in networks_called(name):
         assert network.trace(0)[""].flops > 0
