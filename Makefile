@@ -1,6 +1,7 @@
 # Everything happens in one environment, .venv, made on first use.
 PYTHON ?= python3
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE  # compiled files make every process start sooner
 .PHONY: demo test test-avx2 test-slow check format bench clean
 
 demo: .venv/.run  ## set up and draw pictures with the built-in model

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import darkroom as dr
+from cases import quick
 from vision import things
 from weights import tiny
 
@@ -132,7 +133,9 @@ def test_examples_are_programs(sd1, tmp_path):
 
 
 @built_in
-@pytest.mark.parametrize("name", ["deep_dive", "step_by_step", "swap_sampler"])
+@pytest.mark.parametrize(
+    "name", quick(["deep_dive", "step_by_step"], ["deep_dive", "step_by_step", "swap_sampler"])
+)
 def test_examples_run_as_they_are(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     example(name)()

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import darkroom as dr
-from cases import quick
 from darkroom.models.autoencoder import SD_AUTOENCODER, Autoencoder, AutoencoderConfig
 from darkroom.models.unconditional_unet import (
     MNIST,
@@ -94,7 +93,8 @@ def test_shapes_of_stable_diffusion_2_at_768():
     assert out(found, "") == out(found, "output") == (2, 4, 96, 96)
 
 
-@pytest.mark.parametrize(("name", "side"), quick([("SDXL", 128)], [("SDXL", 128), ("Turbo", 64)]))
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "side"), [("SDXL", 128), ("Turbo", 64)])
 def test_shapes_of_xl(name, side):
     found = look(SDXL, batch=1, side=side)
     assert found[""].parameters == 2_567_463_684

@@ -91,18 +91,23 @@ def open_clip(model: Clip, texts: list[str], pixels: Tensor) -> dict[str, Run]:
 
     config = model.config
     image, words = config.image, config.text
-    assert isinstance(image, VisionConfig)
-    theirs = CLIP(
-        embed_dim=words.projection,
-        quick_gelu=words.quick_gelu,
-        vision_cfg={
-            "image_size": image.size,
+    vision: dict[str, Any] = {"image_size": image.size, "width": image.channels}
+    if isinstance(image, VisionConfig):
+        vision |= {
             "layers": image.layers,
-            "width": image.channels,
             "head_width": image.channels // image.heads,
             "mlp_ratio": image.hidden / image.channels,
             "patch_size": image.patch,
-        },
+        }
+    else:
+        vision |= {
+            "layers": image.blocks,
+            "head_width": image.features // image.heads,
+        }
+    theirs = CLIP(
+        embed_dim=words.projection,
+        quick_gelu=words.quick_gelu,
+        vision_cfg=vision,
         text_cfg={
             "context_length": words.positions,
             "vocab_size": words.vocabulary,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cases import quick
 from darkroom.acceleration import Acceleration, accelerate
 from darkroom.errors import ConfigError, ModelMismatchError, ModelNotFoundError, PromptError
 from darkroom.generation.adapters.lora import Lora
@@ -77,7 +78,7 @@ def hooks(model) -> int:
     )
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("family", quick(["sdxl"], ["sd1", "sdxl"]))
 def test_pictures_are_those_of_diffusers_with_merged_weights(family, tmp_path) -> None:
     """Two LoRAs, one of them weaker on the text; the model is accelerated, as an app's is."""
     pipeline = getattr(tiny, family)()
@@ -105,7 +106,7 @@ def test_pictures_are_those_of_diffusers_with_merged_weights(family, tmp_path) -
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("family", quick(["sd1"], ["sd1", "sdxl"]))
 def test_pictures_are_those_of_diffusers_load_lora_weights(family, tmp_path) -> None:
     pytest.importorskip("peft")
     pipeline = getattr(tiny, family)()
