@@ -247,14 +247,43 @@ def peak() -> float:
     return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(job: str, rounds: int, threads: int) -> dict[str, Any]:
-    """Of each contender: median seconds, of wall and of processors, memory, distance from ours."""
+def measure(job: str, rounds: int, threads: int, crews: int = 1) -> dict[str, Any]:
+    """Of each contender: median seconds, of wall and of processors, memory, distance from ours.
+
+    A process keeps the memory pages that it happens to get, and is up to a tenth faster or slower
+    than the next one that does the same: several crews of processes even that out.
+    """
     peers = [name for name in JOBS[job]().contenders if name != DARKROOM]
     names = [DARKROOM, PLAIN, *peers, *(peer + KEPT for peer in peers)]
+    answers: dict[str, Tensor] = {}
+    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
+    for _ in range(crews):
+        crew(job, names, rounds, threads, answers, runs)
+    ours = answers[PLAIN]
+    return {
+        name: {
+            "seconds": [wall for wall, _, _ in spent],
+            "median": statistics.median(wall for wall, _, _ in spent),
+            "cpu": statistics.median(cpu for _, cpu, _ in spent),
+            "peak_mb": spent[-1][2],
+            "apart": float((answers[name] - ours).abs().max()),
+        }
+        for name, spent in runs.items()
+    }
+
+
+def crew(
+    job: str,
+    names: list[str],
+    rounds: int,
+    threads: int,
+    answers: dict[str, Tensor],
+    runs: dict[str, list[tuple[float, float, float]]],
+) -> None:
+    """A process for each contender; they take turns, and what they say is added."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Any] = {}
     processes = []
-    answers, runs = {}, {name: [] for name in names}
     try:
         for name in names:
             pipes[name], theirs = context.Pipe()
@@ -271,17 +300,6 @@ def measure(job: str, rounds: int, threads: int) -> dict[str, Any]:
         for process in processes:
             process.terminate()
             process.join()
-    ours = answers[PLAIN]
-    return {
-        name: {
-            "seconds": [wall for wall, _, _ in spent],
-            "median": statistics.median(wall for wall, _, _ in spent),
-            "cpu": statistics.median(cpu for _, cpu, _ in spent),
-            "peak_mb": spent[-1][2],
-            "apart": float((answers[name] - ours).abs().max()),
-        }
-        for name, spent in runs.items()
-    }
 
 
 def markdown(fields: dict[str, Any]) -> str:
@@ -292,8 +310,9 @@ def markdown(fields: dict[str, Any]) -> str:
         machine.line(fields["machine"]),
         "",
         f"Instructions that PyTorch uses: {fields['instructions']}; set: "
-        f"{json.dumps(fields['environment'])}. Medians of {fields['rounds']} runs in turns, each "
-        "contender in a process of its own. Ratios: theirs over ours, above 1 we are quicker. "
+        f"{json.dumps(fields['environment'])}. Medians of {fields['rounds']} runs in turns by each "
+        f"of {fields['crews']} crews of processes, one for each contender. Ratios: theirs over "
+        "ours, above 1 we are quicker. "
         "Kept: with the C library keeping freed memory, as Darkroom has it. Apart: the largest "
         "difference of a number of the output from our plain one.",
         "",
@@ -316,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=USUAL, metavar="JOB")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--crews", type=int, default=1, help="of new processes, one by one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", help="writes benchmarks/results/<date>-NAME.*")
     asked = parser.parse_args()
@@ -326,11 +346,12 @@ def main() -> None:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "environment": {name: os.environ[name] for name in settings if name in os.environ},
         "rounds": asked.rounds,
+        "crews": asked.crews,
         "jobs": {},
     }
     for job in asked.only:
         name = JOBS[job]().name
-        fields["jobs"][name] = measure(job, asked.rounds, asked.threads)
+        fields["jobs"][name] = measure(job, asked.rounds, asked.threads, asked.crews)
         print(name, json.dumps(fields["jobs"][name]), file=sys.stderr, flush=True)
     text = markdown(fields)
     print(text)

@@ -95,12 +95,14 @@ def test_training_loss(run, tmp_path, capsys):
     assert "mean_loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_progressive_digits(run, tmp_path):
     figure("progressive_digits")(run=run(False), out=tmp_path, count=2)
     sheet = picture(tmp_path / "progressive_digits.png")
     assert sheet.shape[:2] == (TITLE + 2 * (64 + GAP), 11 * (64 + GAP))
 
 
+@pytest.mark.slow
 def test_digits_in_one_step(run, tmp_path):
     figure("digits_in_one_step")(run=run(True), out=tmp_path)
     assert picture(tmp_path / "digits_in_one_step.png").shape[1] == 10 * (64 + GAP)
@@ -114,6 +116,7 @@ def test_levels(sd1, tmp_path, capsys):
     assert "dpmpp_3m_sde" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_block_shapes(sd1, tmp_path):
     figure("block_shapes")(model="sd2", out=tmp_path)
     text = (tmp_path / "block_shapes.txt").read_text()

@@ -75,6 +75,7 @@ def test_parameters_of_the_book_s_mnist_network():
     assert trace(conditional, (meta(1, 33, 32, 32), meta(1)), 0)[""].parameters == 10_984_545
 
 
+@pytest.mark.slow
 def test_shapes_of_stable_diffusion_2_at_768():
     found = look(SD21, batch=2, side=96)
     assert found[""].parameters == 865_910_724

@@ -244,6 +244,7 @@ def test_pull_fetches_what_is_needed_once_and_checks_it(darkroom, tmp_path, home
     assert Path(entry["path"]).name == COMMIT
 
 
+@pytest.mark.slow
 def test_pull_one_file_and_another_variant(tmp_path, home):
     with serving(Hub(dict(FOLDER))) as hub:
         one = pull(hub, tmp_path, "hf:owner/name:v1.ckpt", "--json")

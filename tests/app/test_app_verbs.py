@@ -144,6 +144,7 @@ def test_doctor_in_words(darkroom):
         assert word in ended.out
 
 
+@pytest.mark.slow
 def test_bench(darkroom, model_folder):
     ended = darkroom(
         *("bench", "--model", model_folder, "--size", "64x64", "--repeat", "2", "--steps", "2"),

@@ -50,7 +50,7 @@ def test_ratios_are_theirs_over_ours() -> None:
     }
     fields = {
         "machine": encoders.machine.describe(1), "instructions": "AVX2", "environment": {},
-        "rounds": 2, "jobs": {"tiny": rows},
+        "rounds": 2, "crews": 1, "jobs": {"tiny": rows},
     }  # fmt: skip
     *_, ours, theirs = encoders.markdown(fields).splitlines()
     assert "| | |" in ours

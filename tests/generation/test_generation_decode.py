@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bounded import LiveBytes
+from cases import quick
 from darkroom.errors import NotEnoughMemoryError
 from darkroom.generation import memory
 from darkroom.generation.decode import OVERLAP, TILE, decode, tiles_by_default
@@ -123,7 +124,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", quick(["sd15", "small"], CONFIGS))
 def test_the_bound_is_above_the_count(name) -> None:
     with torch.device("meta"):
         unet, autoencoder = UNet(CONFIGS[name][0]), Autoencoder(CONFIGS[name][1])

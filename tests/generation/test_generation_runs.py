@@ -327,7 +327,7 @@ class Spoiled(Broken):
         return self.part(*args) if args[0].device.type == "meta" else super().forward(*args)
 
 
-@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("value", quick([math.inf], VALUES))
 @pytest.mark.parametrize("tile", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_broken_decode_is_redone_once(model, value, tile, dtype) -> None:

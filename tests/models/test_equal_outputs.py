@@ -243,6 +243,7 @@ def test_given_token_embeddings_replace_those_of_the_ids() -> None:
     assert not torch.equal(changed[:, 2:], model(ids).last[:, 2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", quick([torch.bfloat16], [torch.float16, torch.bfloat16]))
 @torch.no_grad()
 def test_half_precision_is_finite_kept_and_close(dtype: torch.dtype) -> None:

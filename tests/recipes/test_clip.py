@@ -160,6 +160,7 @@ def on_each(paths):
     return [[(step.loss, step.gradient_norm) for step in run(path)] for path in paths]
 
 
+@pytest.mark.slow
 def test_two_processes_compare_all_pairs(flickr, tmp_path):
     text = CORRECT.replace("[model]\n", "[model]\ndropout = 0.0\n", 1)
     paths = {}

@@ -90,6 +90,7 @@ def test_a_resumed_run_repeats_the_losses(digits, tmp_path, name):
     assert first + [step.loss for step in run(path)] == whole
 
 
+@pytest.mark.slow
 def test_one_page_compares_the_four(digits, tmp_path):
     path, out = tmp_path / "compare.toml", tmp_path / "out"
     classifier = tmp_path / "judge.toml"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import darkroom.recipes as recipes
+from cases import quick
 from darkroom.errors import DataError, DataWarning
 from darkroom.recipes import autoencoder, latent_diffusion, run
 from darkroom.recipes.clip import reading
@@ -214,6 +215,7 @@ def on_each(paths):
     return told
 
 
+@pytest.mark.slow
 def test_two_processes_stream_what_one_does(tmp_path):
     data = write_shards(tmp_path / "set", damaged=(2, 11, 20))
     one, two = (
@@ -263,7 +265,9 @@ class Watched:
         self.now -= count
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "latent-diffusion", "clip"])
+@pytest.mark.parametrize(
+    "kind", quick(["latent-diffusion"], ["autoencoder", "latent-diffusion", "clip"])
+)
 def test_memory_does_not_grow_with_the_set(trained, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(autoencoder, "MEASURED", 6)
     monkeypatch.setattr(autoencoder, "ENCODED", 12)

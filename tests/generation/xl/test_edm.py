@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cases import quick
 from darkroom.errors import CheckpointError
 from darkroom.generation.generate import develop, generate
 from darkroom.generation.guidance import Guidance
@@ -46,7 +47,7 @@ def pipeline(kind):
     return found
 
 
-@pytest.fixture(scope="module", params=["playground", "cosxl"])
+@pytest.fixture(scope="module", params=quick(["cosxl"], ["playground", "cosxl"]))
 def pair(request, tmp_path_factory):
     """diffusers' pipeline, its folder, and a single file with nothing but the public marks."""
     kind, folder = request.param, tmp_path_factory.mktemp(request.param)

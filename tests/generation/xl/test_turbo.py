@@ -13,7 +13,7 @@ from darkroom.weights import catalog, families
 from generation.xl.pairs import NEGATIVE, PROMPT, Pair, check, draws, photo
 
 
-@pytest.fixture(scope="module", params=["sdxl", "sd2"])
+@pytest.fixture(scope="module", params=quick(["sdxl"], ["sdxl", "sd2"]))
 def turbo(request, tmp_path_factory) -> Pair:
     """With the scheduler of stabilityai/sdxl-turbo, which sd-turbo's single file gets as well."""
     scheduler = diffusers.EulerAncestralDiscreteScheduler(

@@ -59,7 +59,7 @@ BUILDERS = {
 }
 
 
-@pytest.mark.parametrize("name", quick(["sd2", "sdxl"], BUILDERS))
+@pytest.mark.parametrize("name", quick(["sdxl"], BUILDERS))
 def test_folder_to_file_and_back(name, tmp_path):
     pipeline = BUILDERS[name]().to(torch.bfloat16 if name == "sd2" else torch.float32)
     theirs = tiny.save(pipeline, tmp_path / "theirs")
@@ -112,7 +112,7 @@ def with_averages(path: Path) -> None:
     safetensors.torch.save_file(state, path, metadata)
 
 
-@pytest.mark.parametrize("ema", quick(["use", "keep"], ["use", "drop", "keep"]))
+@pytest.mark.parametrize("ema", quick(["use"], ["use", "drop", "keep"]))
 def test_averages(ema, tmp_path):
     folder = tiny.save(tiny.sd1(), tmp_path / "f")
     run(folder, tmp_path / "a.safetensors")

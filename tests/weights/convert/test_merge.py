@@ -50,6 +50,7 @@ def test_weighted_from_folder_and_file(folders, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_difference_into_a_folder_in_half_numbers(folders, tmp_path):
     three = [folders[n] for n in "abc"]
     found = run(three, tmp_path / "m", dtype="fp16", ratio=0.5, method="difference")
@@ -68,6 +69,7 @@ def test_parts_have_ratios_of_their_own(folders, tmp_path):
     assert all(torch.equal(t, own[n]) for n, t in model.autoencoder.state_dict().items())
 
 
+@pytest.mark.slow
 def test_an_inpainting_model_keeps_its_further_channels(folders, tmp_path):
     found = run([folders["wide"], folders["b"], folders["c"]], tmp_path / "m.safetensors",
                 ratio=1.0, method="difference")["input.weight"]  # fmt: skip

@@ -5,7 +5,7 @@
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hostile import (  # each lists its kinds
@@ -20,18 +20,20 @@ from hostile import (  # each lists its kinds
     streams,
     wrong,
 )
-from hostile.kinds import KINDS, MARKER, Case
+from hostile.kinds import KINDS, MARKER, Case, Kind
 
-__all__ = ["KINDS", "MARKER", "Case", "cases"]
+__all__ = ["KINDS", "MARKER", "Case", "Kind", "cases"]
 _LISTED = (headers, foreign, archives, running, bombs, wrong, streams, modules, scripts, names)
 
 
-def cases(folder: Path, count: int, start: int = 0) -> Iterator[Case]:
+def cases(
+    folder: Path, count: int, start: int = 0, kinds: Sequence[Kind] = KINDS
+) -> Iterator[Case]:
     """Write case after case; each file is removed when the next is asked for."""
     for number in range(start, start + count):
-        chosen = KINDS[number % len(KINDS)]
-        rng = random.Random(f"{chosen.name} {number // len(KINDS)}")
-        path = folder / f"{chosen.name}_{number // len(KINDS)}{chosen.suffix}"
+        chosen = kinds[number % len(kinds)]
+        rng = random.Random(f"{chosen.name} {number // len(kinds)}")
+        path = folder / f"{chosen.name}_{number // len(kinds)}{chosen.suffix}"
         made = chosen.make(rng)
         if callable(made):
             made(path)

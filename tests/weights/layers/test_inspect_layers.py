@@ -133,7 +133,9 @@ def test_usual_sizes_and_inputs():
 ALONE = [n for n in architectures() if not n.startswith("sd")]
 LARGE = ["playground-v2.5", "instruct-pix2pix", "openclip-vit-g-14", "openclip-vit-bigg-14",
     "openclip-vit-h-14", "openclip-vit-h-14-378", "clip-vit-l-14-336px", "clip-rn50x16",
-    "clip-rn50x64", "resnet152", "openclip-vit-l-14-336", "sam-vit-l"]  # fmt: skip
+    "clip-rn50x64", "resnet152", "openclip-vit-l-14-336", "sam-vit-l",
+    "sam-vit-h", "clip-vit-l-14", "openclip-vit-l-14", "clip-rn50x4", "clip-rn101", "fastsam-x",
+    "openclip-vit-b-16-plus-240", "openclip-vit-b-32-256", "resnet101"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", quick([n for n in ALONE if n not in LARGE], ALONE))
