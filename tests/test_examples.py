@@ -123,6 +123,7 @@ def test_eight_pictures_and_their_descriptions(model, tmp_path, capsys):
     assert "of 8 descriptions" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_examples_are_programs(sd1, tmp_path):
     command = [sys.executable, EXAMPLES / "step_by_step.py", "--model", sd1, "--out", tmp_path]
     command += ["--steps", "2", "--prompt", "the cat"]

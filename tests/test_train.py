@@ -62,6 +62,7 @@ def losses(*paths):
     return [[step.loss for step in run(path)] for path in paths]
 
 
+@pytest.mark.slow
 def test_a_recipe_on_two_processes_gives_the_losses_of_one(data, tmp_path):
     (tmp_path / "one").mkdir()
     (alone,) = losses(recipe(data, tmp_path / "one"))
