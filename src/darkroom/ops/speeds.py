@@ -30,7 +30,7 @@ from torch import Tensor
 from darkroom import machine
 from darkroom.atomic import atomic_write
 
-MARGIN = 1.05  # how many times as fast as the plain row another must be
+MARGIN = 1.1  # how many times as fast as the plain row another must be
 LEAST = 2**26  # multiplications below which an operation is not worth a measurement: half a ms
 QUIET = 0.01  # seconds between interruptions: 0.015 and more on quiet cores, 0.004 on busy ones
 DOUBT = 1.5  # the same, of a disturbed measurement
