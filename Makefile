@@ -9,8 +9,10 @@ demo: .venv/.run  ## set up and draw pictures with the built-in model
 	$(BIN)/darkroom generate "cat face" --seed 7 --out pictures/cat.png
 	@echo "Look in pictures/"
 
+SUITE := $(BIN)/pytest -n 2 --dist loadfile -q
+
 test: .venv/.dev  ## the whole suite, under six minutes on two quiet cores
-	$(BIN)/pytest -n 2 --dist loadfile -q
+	$(SUITE)
 
 # What computes, as on a processor without AVX-512 (most people's); elsewhere it changes nothing.
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
@@ -18,7 +20,7 @@ NUMERICAL = $(addprefix tests/,adapters diffusion generation models nn ops train
   test_acceleration.py weights/layouts weights/loras)
 
 test-avx2: .venv/.dev  ## the numerical part once more, imitating a processor without AVX-512
-	$(AVX2) $(BIN)/pytest -n 2 --dist loadfile -q $(NUMERICAL)
+	$(AVX2) $(SUITE) $(NUMERICAL)
 
 test-slow: .venv/.dev  ## full-size comparisons with the reference libraries
 	$(BIN)/pytest -q -m slow

@@ -11,10 +11,9 @@ def quick(few: Iterable[Any], values: Iterable[Any]) -> list[Any]:
     few, values = list(few), list(values)
     missing = [value for value in few if value not in values]
     assert not missing, f"no such cases: {missing}"
-    slow = pytest.mark.slow
-    as_set = [
-        value if value in few
-        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=slow)
-        for value in values
-    ]  # fmt: skip
-    return as_set
+    return [value if value in few else _slow(value) for value in values]
+
+
+def _slow(value: Any) -> Any:
+    arguments = value if isinstance(value, tuple) else (value,)
+    return pytest.param(*arguments, marks=pytest.mark.slow)

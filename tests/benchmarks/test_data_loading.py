@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from training.data.data_sets import picture
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import data_loading  # noqa: E402
-import pytest
 
 
 @pytest.mark.slow

@@ -102,11 +102,11 @@ def test_latents_have_unit_variance(autoencoder, captioned):
 
 def test_diffusion_learns(autoencoder, captioned, tmp_path):
     path = write(
-        tmp_path, DIFFUSION, data=captioned, out=tmp_path / "run", steps=60,
+        tmp_path, DIFFUSION, data=captioned, out=tmp_path / "run", steps=120,
         autoencoder=autoencoder[0] / "autoencoder.safetensors",
     )  # fmt: skip
     losses = [step.loss for step in run(path)]
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     assert (tmp_path / "run" / "unet.safetensors").is_file()
     assert (tmp_path / "run" / "tokenizer" / "vocab.json").is_file()
 
